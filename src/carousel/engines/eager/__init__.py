@@ -1,0 +1,60 @@
+"""The eager engine: walks a cell's schedule with torch operations.
+
+The reference for every other engine: any device, any floating dtype, any order of derivative.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from carousel.engines.eager.execute import Executor, Run
+from carousel.graph.cell import Step
+from carousel.graph.differentiate import forward_program
+from carousel.graph.schedule import schedule
+from carousel.graph.shapes import Sizes
+
+__all__ = ["EagerEngine", "Executor", "Run"]
+
+_executors: weakref.WeakKeyDictionary[Step, Executor] = weakref.WeakKeyDictionary()
+
+
+class EagerEngine:
+    """Runs a cell over time with torch operations; torch's autograd differentiates what ran."""
+
+    name = "eager"
+
+    def run(
+        self,
+        step: Step,
+        inputs: Mapping[str, Tensor],
+        states: Mapping[str, Tensor],
+        parameters: Mapping[str, Tensor],
+        batch_sizes: Sequence[int],
+        sizes: Sizes,
+        *,
+        reverse: bool = False,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Run `step` over packed rows.
+
+        Args:
+            step: the traced cell.
+            inputs: by name, the rows of all steps, (sum of batch_sizes, ...), the longest sequence first in each step.
+            states: by name, what each sequence starts with, (B, ...), in the same order.
+            parameters: by name.
+            batch_sizes: how many sequences reach each step, never growing.
+            sizes: the size of each axis letter.
+            reverse: run each sequence from its last step to its first; results stay in their places.
+
+        Returns:
+            The output of every step (sum of batch_sizes, ...), and what each sequence's last step left, (B, ...).
+        """
+        executor = _executors.get(step)
+        if executor is None:
+            executor = _executors[step] = Executor(schedule(forward_program(step)))
+        given = {step.parameters[name].node: parameters[name] for name in step.parameters}
+        given.update({step.inputs[name]: tensor for name, tensor in inputs.items()})
+        run = executor.run(given, states, batch_sizes, sizes, reverse=reverse)
+        return run.emitted["output"], run.carried

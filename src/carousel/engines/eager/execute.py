@@ -1,0 +1,226 @@
+"""Runs a scheduled program over time with torch operations.
+
+Rows are packed: step `t` has ``batch_sizes[t]`` rows, the rows of all steps lie one after another, and a sequence keeps its
+place in the batch, the longest first. So finished sequences cost nothing, and padding is never seen.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from carousel.graph.kinds.base import Eager
+from carousel.graph.node import Node
+from carousel.graph.schedule import Group, Schedule, Section
+from carousel.graph.shapes import Sizes, concrete
+
+Value = Any  # a tensor; a Python number for constants
+
+
+class Run(NamedTuple):
+    """What running a program gives.
+
+    Attributes:
+        emitted: by name, the rows of all steps, (sum of batch_sizes, ...).
+        carried: by name, what the last step of each row left, (B, ...).
+        totals: by name, sums over all steps and rows.
+    """
+
+    emitted: dict[str, Tensor]
+    carried: dict[str, Tensor]
+    totals: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One instruction: `group` computed from the slots of its arguments, into the slots of its nodes."""
+
+    group: Group
+    arguments: tuple[int, ...]
+    results: tuple[int, ...]
+
+
+class Executor:
+    """Runs one schedule. Made once for a cell, used for any sizes, dtype and device.
+
+    Args:
+        schedule: what to run.
+    """
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self.program = schedule.program
+        everything = [*self.program.nodes, *self.program.known]
+        self._slot = {node: i for i, node in enumerate(dict.fromkeys(everything))}
+        self._calls = {section: self._compile(section) for section in Section}
+        in_loop = {node for stage in schedule.sections[Section.LOOP] for node in self._nodes(stage)}
+        carried = {c.before for c in self.program.carried.values()}
+        read = {arg for node in in_loop for arg in node.args} | {c.after for c in self.program.carried.values()}
+        self._read_by_loop = [n for n in read if n not in in_loop and n not in carried]
+
+    def run(
+        self,
+        given: Mapping[Node, Tensor],
+        carried: Mapping[str, Tensor],
+        batch_sizes: Sequence[int],
+        sizes: Sizes,
+        *,
+        reverse: bool = False,
+    ) -> Run:
+        """Run the program over all steps.
+
+        Args:
+            given: the value of each given node: parameters as they are, others packed, (sum of batch_sizes, ...).
+            carried: what each row starts with, (B, ...). Rows beyond ``batch_sizes[0]`` have no steps and keep it.
+            batch_sizes: the rows of each step, never growing.
+            sizes: the size of each axis letter.
+            reverse: run from each row's last step to its first.
+
+        Returns:
+            What the program emits, carries out and sums up.
+        """
+        on = Eager(torch, sizes)
+        values: list[Value] = [None] * len(self._slot)
+        for node, tensor in given.items():
+            if node in self._slot:
+                values[self._slot[node]] = tensor
+        self._do(Section.ONCE, values, on)
+        self._do(Section.BEFORE, values, on)
+        final, kept = self._loop(values, carried, batch_sizes, on, reverse)
+        for node, tensor in kept.items():
+            values[self._slot[node]] = tensor
+        if sum(batch_sizes):
+            self._do(Section.AFTER, values, on)
+            self._do(Section.FINISH, values, on)
+        total_rows = sum(batch_sizes)
+        like = next(iter(carried.values()))
+        emitted = {
+            name: self._rows(values[self._slot[node]], node, total_rows, on, like)
+            for name, node in self.program.emitted.items()
+        }
+        totals = {}
+        for name, node in self.program.totals.items():
+            value = values[self._slot[node]]
+            empty = like.new_zeros(concrete(node.shape, sizes)) if value is None or not torch.is_tensor(value) else value
+            totals[name] = empty
+        return Run(emitted, final, totals)
+
+    # --- the loop -----------------------------------------------------------------------------------------------------
+
+    def _loop(
+        self,
+        values: list[Value],
+        start: Mapping[str, Tensor],
+        batch_sizes: Sequence[int],
+        on: Eager,
+        reverse: bool,
+    ) -> tuple[dict[str, Tensor], dict[Node, Tensor]]:
+        names = list(self.program.carried)
+        before = [self._slot[self.program.carried[name].before] for name in names]
+        after = [self.program.carried[name].after for name in names]
+        state = [start[name] for name in names]
+        waiting: list[list[Tensor]] = [[] for _ in names]  # finished rows (forwards), in the order they finished
+        kept: dict[Node, list[Tensor]] = {node: [] for node in self.schedule.kept}
+        pieces = self._pieces(values, batch_sizes)
+        calls, stacks = self._calls[Section.LOOP], self._stacks(self._calls[Section.LOOP], values)
+
+        rows = state[0].shape[0] if not reverse else (batch_sizes[-1] if batch_sizes else 0)
+        if reverse:
+            state = [whole[:rows] for whole in state]
+        order = range(len(batch_sizes) - 1, -1, -1) if reverse else range(len(batch_sizes))
+        for t in order:
+            count = batch_sizes[t]
+            if count < rows:
+                for i, tensor in enumerate(state):
+                    waiting[i].append(tensor[count:])
+                    state[i] = tensor[:count]
+            elif count > rows:
+                state = [torch.cat([s, start[name][rows:count]]) for s, name in zip(state, names, strict=True)]
+            rows = count
+            for slot, tensor in zip(before, state, strict=True):
+                values[slot] = tensor
+            for slot, piece in pieces:
+                values[slot] = piece[t]
+            for call, stack in zip(calls, stacks, strict=True):
+                self._call(call, stack, values, on)
+            for node, collected in kept.items():
+                collected.append(self._rows(values[self._slot[node]], node, rows, on, state[0]))
+            state = [self._rows(values[self._slot[node]], node, rows, on, old) for node, old in zip(after, state, strict=True)]
+        if reverse:
+            final = [torch.cat([s, start[name][rows:]]) for s, name in zip(state, names, strict=True)]
+        else:
+            final = [torch.cat([s, *reversed(w)]) if w else s for s, w in zip(state, waiting, strict=True)]
+        packed = {node: self._pack(node, parts, on, state[0], reverse) for node, parts in kept.items()}
+        return dict(zip(names, final, strict=True)), packed
+
+    def _pieces(self, values: list[Value], batch_sizes: Sequence[int]) -> list[tuple[int, Sequence[Tensor]]]:
+        """Cut what the loop reads, and was computed for all steps at once, into steps."""
+        cut = []
+        for node in self._read_by_loop:
+            slot = self._slot[node]
+            if node.rows and isinstance(values[slot], Tensor):
+                cut.append((slot, values[slot].split(list(batch_sizes))))
+        return cut
+
+    @staticmethod
+    def _pack(node: Node, parts: list[Tensor], on: Eager, like: Tensor, reverse: bool) -> Tensor:
+        if not parts:
+            return like.new_zeros((0, *concrete(node.shape, on.sizes)))
+        return torch.cat(parts[::-1] if reverse else parts)
+
+    @staticmethod
+    def _rows(value: Value, node: Node, rows: int, on: Eager, like: Tensor) -> Tensor:
+        """A value as a tensor with rows, even if the equations made it a number, a parameter, or nothing at all."""
+        if node.rows and isinstance(value, Tensor):
+            return value
+        shape = (rows, *(concrete(node.shape, on.sizes) or like.shape[1:]))
+        if value is None:  # no step ran
+            return like.new_zeros(shape)
+        return value.expand(shape) if isinstance(value, Tensor) else like.new_full(shape, value)
+
+    # --- instructions -------------------------------------------------------------------------------------------------
+
+    def _compile(self, section: Section) -> list[_Call]:
+        calls = []
+        for stage in self.schedule.sections[section]:
+            for group in [*stage.groups, *(Group((node,)) for node in stage.region)]:
+                arguments = group.nodes[0].args
+                calls.append(_Call(group, tuple(self._slot[a] for a in arguments), tuple(self._slot[n] for n in group.nodes)))
+        return calls
+
+    @staticmethod
+    def _nodes(stage: Any) -> list[Node]:
+        return [*itertools.chain.from_iterable(group.nodes for group in stage.groups), *stage.region]
+
+    def _do(self, section: Section, values: list[Value], on: Eager) -> None:
+        calls = self._calls[section]
+        for call, stack in zip(calls, self._stacks(calls, values), strict=True):
+            self._call(call, stack, values, on)
+
+    def _stacks(self, calls: list[_Call], values: list[Value]) -> list[tuple[Tensor, list[int]] | None]:
+        """For each call on several nodes: their first operands joined, and how long each is."""
+        stacks: list[tuple[Tensor, list[int]] | None] = []
+        for call in calls:
+            if not call.group.stacked:
+                stacks.append(None)
+                continue
+            first = [values[self._slot[node.args[0]]] for node in call.group.nodes]
+            axis, _ = call.group.nodes[0].kind.stacking or (0, 0)
+            stacks.append((torch.cat(first, axis), [operand.shape[axis] for operand in first]))
+        return stacks
+
+    @staticmethod
+    def _call(call: _Call, stack: tuple[Tensor, list[int]] | None, values: list[Value], on: Eager) -> None:
+        kind = call.group.nodes[0].kind
+        if stack is None:
+            values[call.results[0]] = kind.eager(on, *[values[slot] for slot in call.arguments])
+            return
+        joined, parts = stack
+        together = kind.eager(on, joined, values[call.arguments[1]])
+        for slot, part in zip(call.results, together.split(parts, (kind.stacking or (0, 0))[1]), strict=True):
+            values[slot] = part

@@ -1,0 +1,144 @@
+"""How parameters start: named, printable, and the same for the same seed.
+
+Every initialiser fills a tensor in place from torch's generator. Fans are those of one gate's matrix (out, in), not of the
+gates stacked, so a cell with more gates does not start smaller.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+from carousel.errors import ConfigError, ShapeError
+
+
+class Initialiser(ABC):
+    """Fills a tensor with a parameter's first values. Subclasses are frozen dataclasses, so they compare and print."""
+
+    @abstractmethod
+    def fill(self, tensor: Any, generator: Any = None) -> None:
+        """Fill `tensor` (out, in) or (out,) in place; `generator` is torch's default when None."""
+
+
+@dataclass(frozen=True)
+class constant(Initialiser):  # noqa: N801 - these read as functions where a cell uses them
+    """Every value the same: a forget bias of 1, say."""
+
+    value: float
+
+    def fill(self, tensor: Any, generator: Any = None) -> None:
+        """Fill in place."""
+        tensor.fill_(self.value)
+
+
+@dataclass(frozen=True)
+class uniform(Initialiser):  # noqa: N801
+    """Uniform in [-bound, bound]; without a bound, 1/sqrt(out), as torch starts its recurrent layers."""
+
+    bound: float | None = None
+
+    def fill(self, tensor: Any, generator: Any = None) -> None:
+        """Fill in place."""
+        bound = self.bound if self.bound is not None else 1 / math.sqrt(max(tensor.shape[0], 1))
+        tensor.uniform_(-bound, bound, generator=generator)
+
+
+@dataclass(frozen=True)
+class normal(Initialiser):  # noqa: N801
+    """Normal with mean 0 and standard deviation `std`."""
+
+    std: float = 0.01
+
+    def fill(self, tensor: Any, generator: Any = None) -> None:
+        """Fill in place."""
+        tensor.normal_(0.0, self.std, generator=generator)
+
+
+@dataclass(frozen=True)
+class glorot(Initialiser):  # noqa: N801
+    """Uniform in ±gain·sqrt(6 / (in + out)): keeps variances across a layer (Glorot & Bengio 2010)."""
+
+    gain: float = 1.0
+
+    def fill(self, tensor: Any, generator: Any = None) -> None:
+        """Fill in place."""
+        fans = tensor.shape[0] + tensor.shape[-1]
+        bound = self.gain * math.sqrt(6 / max(fans, 1))
+        tensor.uniform_(-bound, bound, generator=generator)
+
+
+@dataclass(frozen=True)
+class orthogonal(Initialiser):  # noqa: N801
+    """A random orthogonal matrix: it keeps the length of what it multiplies (Saxe et al. 2014)."""
+
+    gain: float = 1.0
+
+    def fill(self, tensor: Any, generator: Any = None) -> None:
+        """Fill in place.
+
+        Raises:
+            ShapeError: the tensor is not a matrix.
+        """
+        if tensor.dim() != 2:
+            raise ShapeError(f"orthogonal() fills matrices; this parameter has shape {tuple(tensor.shape)}")
+        if tensor.numel():
+            from torch.nn.init import orthogonal_
+
+            orthogonal_(tensor, self.gain, generator=generator)
+
+
+@dataclass(frozen=True)
+class identity(Initialiser):  # noqa: N801
+    """The identity, scaled: the unit then copies its state (Le, Jaitly, Hinton 2015)."""
+
+    scale: float = 1.0
+
+    def fill(self, tensor: Any, generator: Any = None) -> None:
+        """Fill in place.
+
+        Raises:
+            ShapeError: the tensor is not a square matrix.
+        """
+        if tensor.dim() != 2 or tensor.shape[0] != tensor.shape[1]:
+            raise ShapeError(f"identity() fills square matrices; this parameter has shape {tuple(tensor.shape)}")
+        tensor.zero_()
+        tensor.diagonal().fill_(self.scale)
+
+
+def zeros() -> Initialiser:
+    """Every value 0."""
+    return constant(0.0)
+
+
+def ones() -> Initialiser:
+    """Every value 1."""
+    return constant(1.0)
+
+
+INITIALISERS = {f.__name__: f for f in (constant, glorot, identity, normal, ones, orthogonal, uniform, zeros)}
+
+
+def initialiser(spec: Initialiser | str | float) -> Initialiser:
+    """Turn a name, a number or an initialiser into an initialiser.
+
+    Raises:
+        ConfigError: the name is unknown, or the name needs a number.
+
+    Example:
+        >>> initialiser("orthogonal"), initialiser(1.0)
+        (orthogonal(gain=1.0), constant(value=1.0))
+    """
+    from carousel.errors import unknown_name
+
+    if isinstance(spec, Initialiser):
+        return spec
+    if isinstance(spec, int | float) and not isinstance(spec, bool):
+        return constant(float(spec))
+    if not isinstance(spec, str) or spec not in INITIALISERS:
+        raise ConfigError(unknown_name("initialiser", str(spec), INITIALISERS))
+    if spec == "constant":
+        raise ConfigError("the initialiser 'constant' needs its number: give the number itself, for example 1.0")
+    return cast("Callable[[], Initialiser]", INITIALISERS[spec])()

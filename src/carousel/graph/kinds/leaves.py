@@ -1,0 +1,81 @@
+"""Kinds without arguments: what a step is given, and constants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from carousel.graph.kinds.base import Eager, Kind
+
+if TYPE_CHECKING:
+    from carousel.graph.node import Node
+    from carousel.graph.shapes import Shape
+    from carousel.graph.symbol import Symbol
+
+
+class Role(Enum):
+    """What a leaf stands for."""
+
+    INPUT = "input"
+    STATE = "state"
+    PARAMETER = "parameter"
+    GRADIENT = "gradient"  # of the output or of a new state, in the backward step
+
+
+@dataclass(frozen=True)
+class Leaf(Kind):
+    """A value that the step is given."""
+
+    role: Role
+    name: str
+    axes: Shape
+
+    def shape(self, *args: Node) -> Shape:
+        """Its own axes."""
+        return self.axes
+
+    def rows(self, *args: Node) -> bool:
+        """Everything but a parameter differs from row to row."""
+        return self.role is not Role.PARAMETER
+
+    def adjoint(self, args: Sequence[Symbol], value: Symbol, gradient: Symbol) -> Sequence[Symbol | None]:
+        """Nothing stands below a leaf."""
+        return ()
+
+    def eager(self, on: Eager, *values: Any) -> Any:
+        """Never called: an engine is given the values of its leaves."""
+        raise AssertionError(f"the engine was not given a value for {self.role.value} {self.name}")
+
+    def text(self, *args: str) -> str:
+        """Its name."""
+        return self.name
+
+
+@dataclass(frozen=True)
+class Constant(Kind):
+    """A plain number."""
+
+    value: float
+
+    @property
+    def cost(self) -> float:
+        """Nothing."""
+        return 0.0
+
+    def shape(self, *args: Node) -> Shape:
+        """A scalar."""
+        return ()
+
+    def adjoint(self, args: Sequence[Symbol], value: Symbol, gradient: Symbol) -> Sequence[Symbol | None]:
+        """Nothing stands below a constant."""
+        return ()
+
+    def eager(self, on: Eager, *values: Any) -> Any:
+        """A Python number: it takes the dtype and device of what it meets."""
+        return self.value
+
+    def text(self, *args: str) -> str:
+        """Without a trailing ``.0``."""
+        return f"{self.value:g}"
