@@ -6,21 +6,43 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from carousel.cells.gru import GRU, GRUResetAfter
-from carousel.cells.lstm import LSTM, CoupledLSTM, PeepholeLSTM
-from carousel.cells.simple import IRNN, Elman, Jordan
+from carousel.cells.attention import AttentionGRU
+from carousel.cells.convolutional import ConvLSTM
+from carousel.cells.gru import GRU, GRUD, MGU, GRUResetAfter
+from carousel.cells.highway import RHN
+from carousel.cells.linear import QRNN, SRU, MinGRU, MinLSTM
+from carousel.cells.lstm import LSTM, LSTMP, CoupledLSTM, LayerNormLSTM, MultiplicativeLSTM, PeepholeLSTM
+from carousel.cells.simple import IRNN, ClockworkRNN, Elman, FastGRNN, IndRNN, Jordan
+from carousel.cells.xlstm import MLSTM, SLSTM
 from carousel.errors import ConfigError, DTypeError, explain, unknown_name
 from carousel.graph import Cell
 
 __all__ = [
     "CELLS",
     "GRU",
+    "GRUD",
     "IRNN",
     "LSTM",
+    "LSTMP",
+    "MGU",
+    "MLSTM",
+    "QRNN",
+    "RHN",
+    "SLSTM",
+    "SRU",
+    "AttentionGRU",
+    "ClockworkRNN",
+    "ConvLSTM",
     "CoupledLSTM",
     "Elman",
+    "FastGRNN",
     "GRUResetAfter",
+    "IndRNN",
     "Jordan",
+    "LayerNormLSTM",
+    "MinGRU",
+    "MinLSTM",
+    "MultiplicativeLSTM",
     "PeepholeLSTM",
     "cell_name",
     "resolve_cell",
@@ -36,6 +58,23 @@ CELLS: dict[str, type[Cell]] = {
     "coupled_lstm": CoupledLSTM,
     "gru": GRU,
     "gru_reset_after": GRUResetAfter,
+    "lstmp": LSTMP,
+    "layer_norm_lstm": LayerNormLSTM,
+    "multiplicative_lstm": MultiplicativeLSTM,
+    "mgu": MGU,
+    "indrnn": IndRNN,
+    "fastgrnn": FastGRNN,
+    "clockwork_rnn": ClockworkRNN,
+    "rhn": RHN,
+    "sru": SRU,
+    "qrnn": QRNN,
+    "mingru": MinGRU,
+    "minlstm": MinLSTM,
+    "slstm": SLSTM,
+    "mlstm": MLSTM,
+    "conv_lstm": ConvLSTM,
+    "gru_d": GRUD,
+    "attention_gru": AttentionGRU,
 }
 
 

@@ -1,8 +1,29 @@
-"""Simple recurrent networks: Elman's, Jordan's, and the rectified one that starts as the identity."""
+"""Simple recurrent networks: one layer of units that sees itself, or what it said, a step ago."""
 
 from __future__ import annotations
 
-from carousel.graph import Cell, Output, activation, constant, identity, normal, relu
+from dataclasses import dataclass
+from typing import Any
+
+from carousel.errors import ConfigError
+from carousel.graph import (
+    Cell,
+    Initialiser,
+    Output,
+    activation,
+    constant,
+    equal,
+    identity,
+    normal,
+    ones,
+    orthogonal,
+    product,
+    relu,
+    remainder,
+    sigmoid,
+    tanh,
+    where,
+)
 from carousel.graph.symbol import Symbol
 
 
@@ -87,3 +108,116 @@ class Jordan(Cell):
         y = g(self.affine("y", u))
         s = self.trace * s + y if self.trace else y
         return Output(y), s
+
+
+class IndRNN(Cell):
+    r"""Each unit remembers itself only: the recurrent matrix is a vector.
+
+    .. math:: h_t = f(W_h x_t + u_h \odot h_{t-1} + b_h)
+
+    Args:
+        activation: f; the paper's is relu.
+
+    References:
+        Li et al. (2018), "Independently Recurrent Neural Network (IndRNN)", arXiv:1803.04831.
+    """
+
+    state = ("h",)
+    reference = "Li et al. 2018"
+    activation: str = "relu"
+
+    def step(self, x: Symbol, h: Symbol) -> Symbol:
+        """One step."""
+        f = activation(self.activation)
+        return f(self.affine("h", x) + self.vector("u_h", init=ones()) * h)
+
+
+class FastGRNN(Cell):
+    r"""A gated unit whose gate and candidate share their matrices: a quarter of an LSTM's parameters.
+
+    .. math::
+        a &= W x_t + U h_{t-1} \\
+        z_t &= \sigma(a + b_z) \\
+        n_t &= \tanh(a + b_n) \\
+        h_t &= (\sigma(\zeta)(1 - z_t) + \sigma(\nu)) \odot n_t + z_t \odot h_{t-1}
+
+    Differs from the paper: W and U have full rank.
+
+    References:
+        Kusupati et al. (2018), "FastGRNN: A Fast, Accurate, Stable and Tiny Kilobyte Sized Gated Recurrent Neural
+        Network", arXiv:1901.02358.
+    """
+
+    state = ("h",)
+    reference = "Kusupati et al. 2018"
+
+    def step(self, x: Symbol, h: Symbol) -> Symbol:
+        """One step."""
+        a = self.dense("W", x) + self.dense("U", h)
+        z = sigmoid(a + self.vector("b_z", init=ones()))
+        n = tanh(a + self.vector("b_n", init=ones()))
+        zeta = sigmoid(self.parameter("zeta", (1,), init=constant(1.0)))
+        nu = sigmoid(self.parameter("nu", (1,), init=constant(-4.0)))
+        return (zeta * (1 - z) + nu) * n + z * h
+
+
+class ClockworkRNN(Cell):
+    r"""Modules that tick at different speeds; a module sees itself and the slower ones.
+
+    .. math::
+        u_t &= \tanh(W_h x_t + (M \odot U_h) h_{t-1} + b_h) \\
+        h_t &= \begin{cases} u_t & t \bmod T_g = 0 \\ h_{t-1} & \text{else} \end{cases}
+
+    Units are cut into `modules` groups of equal size, group g with period :math:`T_g = 2^g`. M is 1 where a unit reads
+    from a group as slow as its own or slower.
+
+    Args:
+        modules: the number of groups; it divides the hidden size.
+
+    References:
+        Koutník, Greff, Gomez, Schmidhuber (2014), "A Clockwork RNN", arXiv:1402.3511.
+    """
+
+    state = ("h",)
+    reference = "Koutník et al. 2014"
+    modules: int = 4
+
+    def step(self, x: Symbol, h: Symbol) -> Symbol:
+        """One step."""
+        period = self.parameter("period", ("H",), init=_Periods(self.modules), learned=False)
+        reads = self.parameter("reads", ("H", "H"), init=_Slower(self.modules), learned=False)
+        matrix = reads * self.parameter("U_h", ("H", "H"), init=orthogonal())
+        u = tanh(self.affine("h", x) + product(matrix, h))
+        active = equal(remainder(self.time(), period), 0.0)
+        return where(active, u, h)
+
+
+def _groups(torch: Any, size: int, modules: int) -> Any:
+    if size % modules:
+        raise ConfigError(
+            f"ClockworkRNN: {modules} modules of equal size need a hidden size that {modules} divides, got {size}"
+        )
+    return torch.arange(size) // (size // modules)
+
+
+@dataclass(frozen=True)
+class _Periods(Initialiser):
+    """The period of each unit: 1 for the first group, 2 for the second, then 4, 8, ..."""
+
+    modules: int
+
+    def fill(self, torch: Any, tensor: Any, generator: Any = None) -> None:  # noqa: ARG002 - nothing is drawn
+        """Fill in place."""
+        tensor.copy_(2.0 ** _groups(torch, tensor.shape[0], self.modules))
+
+
+@dataclass(frozen=True)
+class _Slower(Initialiser):
+    """1 where the unit of the row may read from the unit of the column."""
+
+    modules: int
+
+    def fill(self, torch: Any, tensor: Any, generator: Any = None) -> None:  # noqa: ARG002 - nothing is drawn
+        """Fill in place."""
+        group = _groups(torch, tensor.shape[0], self.modules)
+        tensor.copy_(group[None] >= group[:, None])

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import inspect
 import typing
+import zlib
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import cached_property
@@ -13,10 +14,10 @@ from typing import Any, ClassVar, Literal, dataclass_transform
 
 from carousel.errors import CellError, ConfigError, explain, unknown_name
 from carousel.graph.initialisers import Initialiser, constant, glorot, orthogonal
-from carousel.graph.kinds import Dense, Leaf, Role
+from carousel.graph.kinds import Block, Convolution, Dense, Leaf, Noise, Role
 from carousel.graph.node import Node, Place, here, reachable
 from carousel.graph.shapes import Axis, Shape, Sizes, concrete, show
-from carousel.graph.symbol import Builder, Symbol, cell_error
+from carousel.graph.symbol import Builder, Symbol, _building, cell_error
 
 # The matrices of an affine map, in the order of its operands: W for the first (as a rule the input), U for the second
 # (as a rule the state), V for the third.
@@ -33,13 +34,15 @@ class Parameter:
         init: how it starts.
         node: its leaf in the graph.
         place: the line of the cell that declares it.
+        learned: whether training changes it.
     """
 
     name: str
     shape: Shape
     init: Initialiser
     node: Node
-    place: Place | None
+    place: Place | None = None
+    learned: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +67,9 @@ class Step:
         parameters: what the cell learns, in the order of the equations.
         output: what the step puts out.
         new_states: each state, as this step leaves it.
+        builder: where the nodes are made.
+        context: the leaf of each value that is constant over time.
+        ambient: the leaves that a layer supplies by itself: the number of the step, the row, the seed of the noise.
     """
 
     cell: Cell
@@ -73,6 +79,8 @@ class Step:
     output: Node
     new_states: Mapping[str, Node]
     builder: Builder
+    context: Mapping[str, Node] = dataclasses.field(default_factory=dict)
+    ambient: Mapping[Role, Node] = dataclasses.field(default_factory=dict)
 
     @property
     def results(self) -> list[Node]:
@@ -85,6 +93,10 @@ class Step:
         return reachable(self.results)
 
 
+#: The axes of what a layer supplies by itself.
+AMBIENT: dict[Role, Shape] = {Role.TIME: (1,), Role.ROW: (1,), Role.SEED: (2,)}
+
+
 class _Tracing:
     """What `Cell.affine` and its like write to while `step` runs."""
 
@@ -92,12 +104,19 @@ class _Tracing:
         self.cell = cell
         self.builder = Builder()
         self.parameters: dict[str, Parameter] = {}
+        self.ambient: dict[Role, Symbol] = {}
         self.calls: dict[str, tuple[tuple[object, ...], Symbol, Place | None]] = {}
 
     def leaf(self, role: Role, name: str, shape: Shape) -> Symbol:
         symbol = self.builder.apply(Leaf(role, name, shape))
         symbol.node.name = name
         return symbol
+
+    def supplied(self, role: Role) -> Symbol:
+        """The number of the step, the row or the seed: leaves that a layer fills by itself."""
+        if role not in self.ambient:
+            self.ambient[role] = self.leaf(role, role.value, AMBIENT[role])
+        return self.ambient[role]
 
     def once(self, name: str, key: tuple[object, ...], make: Callable[[], Symbol]) -> Symbol:
         """Return what `make` makes, or what it made before: the same name must mean the same thing."""
@@ -118,7 +137,7 @@ class _Tracing:
         self.calls[name] = (key, symbol, place)
         return symbol
 
-    def parameter(self, name: str, shape: Shape, init: Initialiser) -> Symbol:
+    def parameter(self, name: str, shape: Shape, init: Initialiser, learned: bool = True) -> Symbol:
         place, _ = here()
         if name in self.parameters:
             raise cell_error(
@@ -126,8 +145,10 @@ class _Tracing:
                 place,
                 "give each equation a name of its own",
             )
+        if name in (*self.cell.inputs, *self.cell.state, *self.cell.context):
+            raise cell_error(f"'{name}' is already the name of a value of the step.", place, "give the parameter another")
         symbol = self.leaf(Role.PARAMETER, name, shape)
-        self.parameters[name] = Parameter(name, shape, init, symbol.node, place)
+        self.parameters[name] = Parameter(name, shape, init, symbol.node, place, learned)
         return symbol
 
 
@@ -154,13 +175,16 @@ class Cell:
 
     Attributes:
         state: the names of the states; the first is the output unless `step` returns ``Output(y), h, ...``.
-        inputs: the names of the inputs; the arguments of `step` are the inputs, then the states.
-        shapes: the axes of any value that is not ``("I",)`` for an input or ``("H",)`` for a state.
+        inputs: the names of the inputs; the arguments of `step` are the inputs, the states, then the context.
+        context: the names of values constant over time (an attention memory, a speaker): the last arguments of `step`.
+        shapes: the axes of any value that is not ``("I",)`` for an input, else ``("H",)``. An axis letter that `sizes` does
+            not know (the number of memory slots) takes its size from what a layer is called with.
         reference: the paper, for tables.
     """
 
     state: ClassVar[tuple[str, ...]] = ("h",)
     inputs: ClassVar[tuple[str, ...]] = ("x",)
+    context: ClassVar[tuple[str, ...]] = ()
     shapes: ClassVar[Mapping[str, Shape]] = {}
     reference: ClassVar[str] = ""
 
@@ -169,12 +193,12 @@ class Cell:
         doc = cls.__doc__
         dataclasses.dataclass(frozen=True, kw_only=True, repr=False)(cls)
         cls.__doc__ = doc  # dataclass writes a signature where a class has no docstring
-        names = (*cls.inputs, *cls.state)
+        names = (*cls.inputs, *cls.state, *cls.context)
         place = here()[0]
-        if isinstance(cls.state, str) or isinstance(cls.inputs, str):
-            raise cell_error(f"{cls.__name__}: state and inputs are tuples of names.", place, 'write state = ("h",)')
+        if any(isinstance(names, str) for names in (cls.state, cls.inputs, cls.context)):
+            raise cell_error(f"{cls.__name__}: state, inputs and context are tuples of names.", place, 'write state = ("h",)')
         if len(set(names)) != len(names) or not cls.state:
-            raise cell_error(f"{cls.__name__}: states and inputs need different names, and at least one state.", place)
+            raise cell_error(f"{cls.__name__}: values need different names, and at least one state.", place)
         for name in names:
             if not name.isidentifier() or name.startswith("_"):
                 raise cell_error(f"{cls.__name__}: {name!r} cannot be the name of a value.", place)
@@ -188,8 +212,13 @@ class Cell:
         """The equations of one step: inputs and states in, new states out."""
         raise NotImplementedError(f"{type(self).__name__} does not say its equations: define step")
 
-    def sizes(self, input_size: int, hidden_size: int) -> Sizes:
-        """The size of each axis letter; a cell with axes of its own adds them."""
+    def sizes(self, input_size: Any, hidden_size: int) -> Sizes:
+        """The size of each axis letter; a cell with axes of its own adds them.
+
+        Args:
+            input_size: I, or a tuple for inputs with several axes.
+            hidden_size: H.
+        """
         return {"I": input_size, "H": hidden_size}
 
     # --- what the cell learns -----------------------------------------------------------------------------------
@@ -274,11 +303,92 @@ class Cell:
         """A learned vector, one number for each unit: a peephole, a gain. Starts at 0 unless `init` says otherwise."""
         return self.parameter(name, (size,), init=init)
 
-    def parameter(self, name: str, shape: Shape, *, init: Initialiser | None = None) -> Symbol:
-        """A learned value of any shape."""
+    def parameter(self, name: str, shape: Shape, *, init: Initialiser | None = None, learned: bool = True) -> Symbol:
+        """A value of any shape that the layer keeps.
+
+        Args:
+            name: what it is called.
+            shape: its axes, at least one.
+            init: how it starts; by default 0.
+            learned: False for a constant of the equations: saved with the layer, not trained.
+        """
         tracing = self._tracing("parameter")
         start = init or constant(0.0)
-        return tracing.once(name, ("parameter", shape, start), lambda: tracing.parameter(name, tuple(shape), start))
+        shape = (shape,) if isinstance(shape, str | int) else tuple(shape)
+        if not shape:
+            raise cell_error(f"the parameter {name} has no axis.", here()[0], "use the shape (1,) for a single number")
+        return tracing.once(name, ("parameter", shape, start, learned), lambda: tracing.parameter(name, shape, start, learned))
+
+    def blocks(self, name: str, operand: Symbol, *, size: Axis | None = None, init: Initialiser | None = None) -> Symbol:
+        """The product of a block-diagonal matrix with heads: each head has a block of its own.
+
+        Args:
+            name: the parameter (N, size, E).
+            operand: (N, E).
+            size: the axis of each head of the result; by default E.
+            init: how it starts; by default orthogonal blocks where they are square, else Glorot.
+
+        Returns:
+            (N, size).
+        """
+        tracing = self._tracing("blocks")
+
+        def make() -> Symbol:
+            if len(operand.shape) != 2:
+                raise cell_error(
+                    f"the product with {name} needs heads (N, E), got {show(operand.shape)}.",
+                    here()[0],
+                    'cut a vector into heads with reshape(h, "N", "E")',
+                )
+            heads, inside = operand.shape
+            out = size or inside
+            start = init or (orthogonal() if out == inside else glorot())
+            return tracing.builder.apply(Block(), tracing.parameter(name, (heads, out, inside), start), operand)
+
+        return tracing.once(name, ("blocks", symbol_key(operand), size, init), make)
+
+    def convolution(
+        self, name: str, operand: Symbol, *, size: Axis = "H", kernel: Axis = "K", init: Initialiser | None = None
+    ) -> Symbol:
+        """A learned kernel over a picture, with zero padding, so that the picture keeps its size.
+
+        Args:
+            name: the parameter (size, channels, kernel, kernel).
+            operand: (channels, Y, X).
+            size: the axis of the result's channels.
+            kernel: the axis, or the number, of the kernel's height and width; odd.
+            init: how it starts; by default Glorot.
+
+        Returns:
+            (size, Y, X).
+        """
+        tracing = self._tracing("convolution")
+
+        def make() -> Symbol:
+            if len(operand.shape) != 3:
+                raise cell_error(f"{name} needs a picture (channels, Y, X), got {show(operand.shape)}.", here()[0])
+            shape = (size, operand.shape[0], kernel, kernel)
+            return tracing.builder.apply(Convolution(), tracing.parameter(name, shape, init or glorot()), operand)
+
+        return tracing.once(name, ("convolution", symbol_key(operand), size, kernel, init), make)
+
+    def time(self) -> Symbol:
+        """The number of the step, (1), from 0; it goes on where a state is handed from call to call."""
+        tracing = self._tracing("time")
+        return tracing.supplied(Role.TIME)
+
+    def noise(self, name: str, shape: Shape = ("H",), *, per: str = "step") -> Symbol:
+        """Uniform noise in [0, 1), the same for the same seed whatever the chunks, the order of rows or the engine.
+
+        Args:
+            name: tells the noises of a cell apart.
+            shape: its axes.
+            per: ``step`` draws anew at every step of every row; ``sequence`` once for each row; ``call`` once for all rows.
+        """
+        tracing = self._tracing("noise")
+        if per not in NOISE_PER:
+            raise cell_error(unknown_name("noise", per, NOISE_PER), here()[0])
+        return tracing.once(name, ("noise", shape, per), lambda: make_noise(tracing.supplied, name, tuple(shape), per))
 
     def _tracing(self, verb: str) -> _Tracing:
         tracing = _tracing.get()
@@ -329,6 +439,22 @@ class Cell:
         return f"{type(self).__name__}({options})"
 
 
+#: What noise may be drawn anew for, and the leaves that takes.
+NOISE_PER: dict[str, tuple[Role, ...]] = {
+    "call": (Role.SEED,),
+    "sequence": (Role.SEED, Role.ROW),
+    "step": (Role.SEED, Role.ROW, Role.TIME),
+}
+
+
+def make_noise(supplied: Callable[[Role], Symbol], name: str, shape: Shape, per: str) -> Symbol:
+    """The noise called `name`, from the leaves that `supplied` gives."""
+    leaves = [supplied(role) for role in NOISE_PER[per]]
+    stream = zlib.crc32(name.encode())
+    kind = Noise(stream, shape, by_row=per != "call", by_step=per == "step")
+    return leaves[0].builder.apply(kind, *leaves)
+
+
 def symbol_key(value: object) -> object:
     """What tells two operands apart."""
     return value.node if isinstance(value, Symbol) else value
@@ -356,18 +482,19 @@ def _trace(cell: Cell) -> Step:
     kind = type(cell)
     source = Place(inspect.getsourcefile(kind.step) or "?", kind.step.__code__.co_firstlineno)
     tracing = _Tracing(cell)
-    token = _tracing.set(tracing)
+    token, building = _tracing.set(tracing), _building.set(tracing.builder)
     try:
         inputs = {name: tracing.leaf(Role.INPUT, name, kind.shapes.get(name, ("I",))) for name in kind.inputs}
         states = {name: tracing.leaf(Role.STATE, name, kind.shapes.get(name, ("H",))) for name in kind.state}
-        arguments = [*inputs.values(), *states.values()]
+        context = {name: tracing.leaf(Role.CONTEXT, name, kind.shapes.get(name, ("H",))) for name in kind.context}
+        arguments = [*inputs.values(), *states.values(), *context.values()]
         try:
             inspect.signature(kind.step).bind(cell, *arguments)
         except TypeError as problem:
             raise cell_error(
                 f"{kind.__name__}.step does not take its inputs and states: {problem}.",
                 source,
-                f"write def step(self, {', '.join([*inputs, *states])})",
+                f"write def step(self, {', '.join([*inputs, *states, *context])})",
             ) from None
         returned = cell.step(*arguments)
     except (CellError, ConfigError):
@@ -376,6 +503,7 @@ def _trace(cell: Cell) -> Step:
         raise cell_error(f"{kind.__name__}.step never ends.", source) from None
     finally:
         _tracing.reset(token)
+        _building.reset(building)
 
     results = returned if isinstance(returned, tuple) else (returned,)
     output: object = None
@@ -417,4 +545,6 @@ def _trace(cell: Cell) -> Step:
         output=made,
         new_states=new_states,
         builder=tracing.builder,
+        context={name: symbol.node for name, symbol in context.items()},
+        ambient={role: symbol.node for role, symbol in tracing.ambient.items() if symbol.node in used},
     )

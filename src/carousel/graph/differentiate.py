@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from carousel.graph.cell import Step
-from carousel.graph.kinds import Constant, Elementwise, Leaf, Role, Stretch, Sum, Total, TotalKind
+from carousel.graph.kinds import Constant, Elementwise, Leaf, Role, Stretch, Sum, Total, TotalByRow, TotalKind
 from carousel.graph.node import Node, reachable
-from carousel.graph.program import Carried, Level, Program, depends_on
+from carousel.graph.program import Carried, Level, Program, depends_on, leaves
 from carousel.graph.symbol import Symbol
 
 # Saving a value costs a store and a load of memory that is no longer in the cache, for each element. On the machines we
@@ -31,6 +31,7 @@ class Gradients:
         inputs: the gradient of each input.
         states: the gradient of each state as the step found it.
         parameters: the gradient of each parameter, summed over rows and steps.
+        context: the gradient of each value constant over time, summed over the steps of its row.
     """
 
     of_output: Node
@@ -38,15 +39,16 @@ class Gradients:
     inputs: Mapping[str, Node]
     states: Mapping[str, Node]
     parameters: Mapping[str, Node]
+    context: Mapping[str, Node]
 
 
 def differentiate(step: Step) -> Gradients:
     """Derive the backward step of a traced step."""
     build = step.builder
     nodes = step.nodes
-    leaves = [*step.inputs.values(), *step.states.values()]
-    varying = depends_on(nodes, leaves)
-    wanted = depends_on(nodes, [*leaves, *(p.node for p in step.parameters.values())])
+    moving = varying(step)
+    learned = [p.node for p in step.parameters.values() if p.learned]
+    wanted = depends_on(nodes, [*step.inputs.values(), *step.states.values(), *step.context.values(), *learned])
 
     def leaf(name: str, like: Node) -> Symbol:
         node = build.node(Leaf(Role.GRADIENT, name, like.shape))
@@ -60,7 +62,7 @@ def differentiate(step: Step) -> Gradients:
 
     def give(node: Node, share: Symbol) -> None:
         if node in wanted:
-            shares.setdefault(node, []).append(_fit(share, node, constant=node not in varying))
+            shares.setdefault(node, []).append(_fit(share, node, constant=node not in moving))
 
     give(step.output, of_output)
     for name, node in step.new_states.items():
@@ -85,7 +87,14 @@ def differentiate(step: Step) -> Gradients:
         inputs={name: result(node) for name, node in step.inputs.items()},
         states={name: result(node) for name, node in step.states.items()},
         parameters={name: result(parameter.node) for name, parameter in step.parameters.items()},
+        context={name: result(node) for name, node in step.context.items()},
     )
+
+
+def varying(step: Step) -> set[Node]:
+    """The nodes that may differ from step to step."""
+    moving = [node for node, level in leaves(step).items() if level is not Level.ONCE]
+    return depends_on(step.nodes, [*moving, *step.states.values()])
 
 
 def _sum(shares: Sequence[Symbol]) -> Symbol:
@@ -100,8 +109,8 @@ def _fit(share: Symbol, node: Node, constant: bool) -> Symbol:
             share = build.apply(Sum(share.shape[place], place), share)
     if share.shape != node.shape:
         share = build.apply(Stretch(node.shape), share)
-    if constant and not _is_total(share.node):
-        share = build.apply(Total(), share)
+    if constant and (not _is_total(share.node) or (share.node.rows and not node.rows)):
+        share = build.apply(TotalByRow() if node.rows else Total(), share)
     return share
 
 
@@ -131,10 +140,8 @@ class Plan:
 
 def forward_program(step: Step, saved: Sequence[Node] = ()) -> Program:
     """The step as a program, which also emits `saved`."""
-    given = {p.node: Level.ONCE for p in step.parameters.values()}
-    given.update(dict.fromkeys(step.inputs.values(), Level.STEPS))
     return Program(
-        given=given,
+        given=leaves(step),
         carried={name: Carried(step.states[name], step.new_states[name]) for name in step.states},
         emitted={"output": step.output, **{saved_name(node): node for node in saved}},
         totals={},
@@ -151,9 +158,11 @@ def plan(step: Step) -> Plan:
     """Differentiate `step` and decide what is saved and what is computed again."""
     gradients = differentiate(step)
     forward = set(step.nodes)
-    constant = forward - depends_on(step.nodes, [*step.inputs.values(), *step.states.values()])
-    free = {*step.inputs.values(), *step.states.values(), *step.new_states.values(), step.output} - constant
-    backward_results = [*gradients.inputs.values(), *gradients.states.values(), *gradients.parameters.values()]
+    constant = forward - varying(step)
+    moving = [node for node, level in leaves(step).items() if level is not Level.ONCE]
+    free = {*moving, *step.states.values(), *step.new_states.values(), step.output} - constant
+    totals = {**gradients.parameters, **gradients.context}
+    backward_results = [*gradients.inputs.values(), *gradients.states.values(), *totals.values()]
     needed = [n for n in reachable(backward_results, stop=frozenset(forward)) if n in forward and n not in constant]
 
     available, saved, recomputed = set(free), [], []
@@ -168,13 +177,13 @@ def plan(step: Step) -> Plan:
             saved.append(node)
         available.add(node)
 
-    given = {p.node: Level.ONCE for p in step.parameters.values()}
+    given = leaves(step)
     given.update(dict.fromkeys([*free, *saved, gradients.of_output], Level.STEPS))
     backward = Program(
         given={node: level for node, level in given.items() if not isinstance(node.kind, Constant)},
         carried={n: Carried(gradients.of_new_states[n], gradients.states[n]) for n in step.states},
         emitted=dict(gradients.inputs),
-        totals=dict(gradients.parameters),
+        totals=totals,
         builder=step.builder,
     )
     return Plan(forward_program(step, saved), backward, gradients, tuple(saved), tuple(recomputed))

@@ -19,8 +19,11 @@ class Initialiser(ABC):
     """Fills a tensor with a parameter's first values. Subclasses are frozen dataclasses, so they compare and print."""
 
     @abstractmethod
-    def fill(self, tensor: Any, generator: Any = None) -> None:
-        """Fill `tensor` (out, in) or (out,) in place; `generator` is torch's default when None."""
+    def fill(self, torch: Any, tensor: Any, generator: Any = None) -> None:
+        """Fill `tensor` (out, in) or (out,) in place; `generator` is torch's default when None.
+
+        The module `torch` is handed in: this package imports no tensor library.
+        """
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class constant(Initialiser):  # noqa: N801 - these read as functions where a cel
 
     value: float
 
-    def fill(self, tensor: Any, generator: Any = None) -> None:
+    def fill(self, torch: Any, tensor: Any, generator: Any = None) -> None:
         """Fill in place."""
         tensor.fill_(self.value)
 
@@ -40,7 +43,7 @@ class uniform(Initialiser):  # noqa: N801
 
     bound: float | None = None
 
-    def fill(self, tensor: Any, generator: Any = None) -> None:
+    def fill(self, torch: Any, tensor: Any, generator: Any = None) -> None:
         """Fill in place."""
         bound = self.bound if self.bound is not None else 1 / math.sqrt(max(tensor.shape[0], 1))
         tensor.uniform_(-bound, bound, generator=generator)
@@ -52,7 +55,7 @@ class normal(Initialiser):  # noqa: N801
 
     std: float = 0.01
 
-    def fill(self, tensor: Any, generator: Any = None) -> None:
+    def fill(self, torch: Any, tensor: Any, generator: Any = None) -> None:
         """Fill in place."""
         tensor.normal_(0.0, self.std, generator=generator)
 
@@ -63,9 +66,9 @@ class glorot(Initialiser):  # noqa: N801
 
     gain: float = 1.0
 
-    def fill(self, tensor: Any, generator: Any = None) -> None:
+    def fill(self, torch: Any, tensor: Any, generator: Any = None) -> None:
         """Fill in place."""
-        fans = tensor.shape[0] + tensor.shape[-1]
+        fans = _fans(tensor.shape)
         bound = self.gain * math.sqrt(6 / max(fans, 1))
         tensor.uniform_(-bound, bound, generator=generator)
 
@@ -76,18 +79,17 @@ class orthogonal(Initialiser):  # noqa: N801
 
     gain: float = 1.0
 
-    def fill(self, tensor: Any, generator: Any = None) -> None:
+    def fill(self, torch: Any, tensor: Any, generator: Any = None) -> None:
         """Fill in place.
 
         Raises:
-            ShapeError: the tensor is not a matrix.
+            ShapeError: the tensor is neither a matrix nor blocks of matrices.
         """
-        if tensor.dim() != 2:
+        if tensor.dim() not in (2, 3):
             raise ShapeError(f"orthogonal() fills matrices; this parameter has shape {tuple(tensor.shape)}")
-        if tensor.numel():
-            from torch.nn.init import orthogonal_
-
-            orthogonal_(tensor, self.gain, generator=generator)
+        for matrix in tensor if tensor.dim() == 3 else [tensor]:
+            if matrix.numel():
+                torch.nn.init.orthogonal_(matrix, self.gain, generator=generator)
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class identity(Initialiser):  # noqa: N801
 
     scale: float = 1.0
 
-    def fill(self, tensor: Any, generator: Any = None) -> None:
+    def fill(self, torch: Any, tensor: Any, generator: Any = None) -> None:
         """Fill in place.
 
         Raises:
@@ -106,6 +108,15 @@ class identity(Initialiser):  # noqa: N801
             raise ShapeError(f"identity() fills square matrices; this parameter has shape {tuple(tensor.shape)}")
         tensor.zero_()
         tensor.diagonal().fill_(self.scale)
+
+
+def _fans(shape: Any) -> int:
+    """In plus out, of a vector, a matrix, blocks of matrices (N, out, in) or a kernel (out, in, K, K)."""
+    if len(shape) < 2:
+        return int(shape[0]) * 2
+    if len(shape) == 4:
+        return int((shape[0] + shape[1]) * shape[2] * shape[3])
+    return int(shape[-1] + shape[-2])
 
 
 def zeros() -> Initialiser:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from carousel.graph.shapes import Shape
@@ -36,13 +37,21 @@ class Place:
 
 
 def here() -> tuple[Place | None, dict[str, object]]:
-    """Return the innermost line that is not in this package, and the local variables there."""
-    frame = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_HERE):
-        frame = frame.f_back  # type: ignore[assignment]
+    """Return the innermost line that is not in this package, and the local variables of the `step` that led there."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and _is_ours(frame):
+        frame = frame.f_back
     if frame is None:
         return None, {}
-    return Place(frame.f_code.co_filename, frame.f_lineno), frame.f_locals
+    place = Place(frame.f_code.co_filename, frame.f_lineno)
+    while frame is not None and frame.f_code.co_name != "step":
+        frame = frame.f_back
+    return place, frame.f_locals if frame is not None else {}
+
+
+def _is_ours(frame: FrameType) -> bool:
+    """Whether a frame belongs to this package, or to code that a dataclass generated."""
+    return frame.f_code.co_filename.startswith((_HERE, "<string>"))
 
 
 @dataclass(eq=False)

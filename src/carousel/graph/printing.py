@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from carousel.graph.cell import Cell, Step
-from carousel.graph.differentiate import Plan, plan
-from carousel.graph.kinds import Constant, Dense, Elementwise, Leaf, Role, Stretch
-from carousel.graph.node import Node
+from carousel.graph.differentiate import Plan, plan, varying
+from carousel.graph.kinds import Constant, Dense, Elementwise, Leaf, Role
+from carousel.graph.node import Node, users
 from carousel.graph.schedule import Schedule, Section
 from carousel.graph.schedule import schedule as make_schedule
 from carousel.graph.shapes import show
@@ -45,7 +45,7 @@ _GREEK = frozenset(
 
 
 def _text_name(name: str, time: str) -> str:
-    return f"{name}_{time}" if len(time) < 2 else f"{name}_{{{time}}}" if time else name
+    return name if not time else f"{name}_{time}" if len(time) < 2 else f"{name}_{{{time}}}"
 
 
 def _latex_name(name: str, time: str) -> str:
@@ -63,29 +63,30 @@ class _Writer:
 
     names: dict[Node, str]
     latex: bool
+    constant: frozenset[Node] = frozenset()
 
     def name(self, node: Node) -> str | None:
         kind = node.kind
         style = _latex_name if self.latex else _text_name
         if isinstance(kind, Leaf):
-            time = {Role.PARAMETER: "", Role.STATE: "t-1"}.get(kind.role, "t")
-            return style(kind.name, time) if time else (style(kind.name, "") if self.latex else kind.name)
-        return style(self.names[node], "t") if node in self.names else None
+            time = _TIMES.get(kind.role, "t")
+            return "t" if kind.role is Role.TIME else style(kind.name, time)
+        return style(self.names[node], "" if node in self.constant else "t") if node in self.names else None
 
     def write(self, node: Node) -> str:
         """The name of a node, or else how it is computed."""
+        node = _value(node)
         return self.name(node) or self.expression(node)
 
     def expression(self, node: Node) -> str:
         """How a node is computed."""
-        if isinstance(node.kind, Stretch):
-            return self.write(node.args[0])
         args = [self._inside(node, place, arg) for place, arg in enumerate(node.args)]
         if self.latex and node.kind == Elementwise("add"):
             return " + ".join(args)
         return node.kind.latex(*args) if self.latex else node.kind.text(*args)
 
     def _inside(self, node: Node, place: int, arg: Node) -> str:
+        arg = _value(arg)
         written = self.write(arg)
         if self.name(arg) is not None or isinstance(arg.kind, Constant):
             return written
@@ -99,14 +100,45 @@ class _Writer:
         return rf"\left({written}\right)" if self.latex else f"({written})"
 
 
+def _name_repeated(step: Step, names: dict[Node, str], constant: frozenset[Node]) -> None:
+    """Give a name to what is long and used more than once, so that equations do not repeat it."""
+    readers = users(step.nodes)
+    writer = _Writer(names, False, constant)
+    count = 0
+    for node in step.nodes:
+        if node in names or node.kind.silent or isinstance(node.kind, Leaf | Constant) or len(readers[node]) < 2:
+            continue
+        if len(writer.expression(node)) > _LONG:
+            count += 1
+            names[node] = f"s{count}"
+
+
+#: Characters from which an expression that is used twice gets a name.
+_LONG = 40
+
+#: When the value of a leaf was made; the others are this step's.
+_TIMES = {Role.PARAMETER: "", Role.CONTEXT: "", Role.SEED: "", Role.ROW: "", Role.STATE: "t-1"}
+
+
+def _value(node: Node) -> Node:
+    """The value behind changes of layout."""
+    while node.kind.silent:
+        node = node.args[0]
+    return node
+
+
 def _equations(step: Step, latex: bool) -> list[tuple[str, str]]:
     new = {node: name for name, node in reversed(list(step.new_states.items()))}
     taken = set(step.states) | set(step.inputs) | set(step.parameters)
     names: dict[Node, str] = {}
+    called: dict[Node, str] = {}
     for node in step.nodes:
-        if isinstance(node.kind, Leaf | Constant):
+        if node.name and node.name not in step.parameters and not isinstance(node.kind, Leaf):
+            called.setdefault(_value(node), node.name)
+    for node in step.nodes:
+        if isinstance(node.kind, Leaf | Constant) or node.kind.silent:
             continue
-        own = node.name if node.name and node.name not in step.parameters else None
+        own = called.get(node)
         if node in new and (own is None or own in step.states):
             names[node] = new[node]
         elif own is not None:
@@ -114,13 +146,16 @@ def _equations(step: Step, latex: bool) -> list[tuple[str, str]]:
             while name in taken or name in names.values():
                 name += "'"
             names[node] = name
-    if step.output not in names and not isinstance(step.output.kind, Leaf):
-        names[step.output] = "output"
-    writer = _Writer(names, latex)
+    output = _value(step.output)
+    if output not in names and not isinstance(output.kind, Leaf):
+        names[output] = "y" if "y" not in taken else "output"
+    constant = frozenset(set(step.nodes) - varying(step))
+    _name_repeated(step, names, constant)
+    writer = _Writer(names, latex, constant)
     style = _latex_name if latex else _text_name
-    lines = [(style(name, "t"), writer.expression(node)) for node, name in sorted(names.items(), key=lambda p: p[0].number)]
+    lines = [(writer.write(node), writer.expression(node)) for node in sorted(names, key=lambda node: node.number)]
     for state, node in step.new_states.items():
-        if names.get(node) != state:  # two names for one value, or a value handed on as it is
+        if names.get(_value(node)) != state:  # two names for one value, or a value handed on as it is
             lines.append((style(state, "t"), writer.write(node)))
     return lines
 
@@ -159,8 +194,8 @@ def _numbering(nodes: list[Node]) -> Callable[[Node], str]:
     labels: dict[Node, str] = {}
     for node in nodes:
         if isinstance(node.kind, Leaf):
-            time = {Role.STATE: "[t-1]", Role.PARAMETER: ""}.get(node.kind.role, "[t]")
-            labels[node] = node.kind.name + time
+            time = _TIMES.get(node.kind.role, "t")
+            labels[node] = node.kind.name + (f"[{time}]" if time else "")
         elif not isinstance(node.kind, Constant):
             labels[node] = f"%{len(labels)}" + (f":{node.name}" if node.name else "")
     return lambda node: labels.get(node) or node.kind.text()

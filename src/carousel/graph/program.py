@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from carousel.graph.kinds import TotalKind
+from carousel.graph.cell import Step
+from carousel.graph.kinds import Role, TotalKind
 from carousel.graph.node import Node, reachable
 from carousel.graph.symbol import Builder
 
@@ -81,6 +82,15 @@ class Program:
             else:
                 table[node] = max((table[arg] for arg in node.args), default=Level.ONCE)
         return table
+
+
+def leaves(step: Step) -> dict[Node, Level]:
+    """What a traced step is given besides its states, with the time it is known."""
+    given: dict[Node, Level] = {p.node: Level.ONCE for p in step.parameters.values()}
+    given.update(dict.fromkeys(step.context.values(), Level.ONCE))
+    given.update(dict.fromkeys(step.inputs.values(), Level.STEPS))
+    given.update({node: Level.STEPS if role is Role.TIME else Level.ONCE for role, node in step.ambient.items()})
+    return given
 
 
 def depends_on(nodes: Iterable[Node], sources: Iterable[Node]) -> set[Node]:

@@ -115,7 +115,8 @@ def _sections(program: Program) -> dict[Node, Section]:
         if level[node] is Level.ONCE:
             section[node] = Section.ONCE
         elif level[node] is Level.TOTAL:
-            section[node] = Section.AFTER if isinstance(node.kind, TotalKind) else Section.FINISH
+            summing = isinstance(node.kind, TotalKind) and all(level[arg] is not Level.TOTAL for arg in node.args)
+            section[node] = Section.AFTER if summing else Section.FINISH
         elif node in before:
             section[node] = Section.BEFORE
         elif node in needed:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import Any, NoReturn
 
 from carousel.errors import CellError, ConfigError, explain, unknown_name
 from carousel.graph.kinds import (
     Constant,
+    Count,
     CumulativeSum,
+    Dense,
     Elementwise,
     Kind,
     LogSumExp,
     Max,
     Mean,
+    Outer,
+    Reshape,
+    RowProduct,
     Softmax,
     Sum,
 )
@@ -97,6 +103,21 @@ class Builder:
         return "the values here are " + ", ".join(f"{node.name or 'a value'} {show(node.shape)}" for node in nodes)
 
 
+_building: ContextVar[Builder | None] = ContextVar("carousel_building", default=None)
+
+
+def current_builder() -> Builder:
+    """The graph of the step that is being traced.
+
+    Raises:
+        CellError: no step is.
+    """
+    builder = _building.get()
+    if builder is None:
+        raise cell_error("this is part of a cell's equations, outside of step.", here()[0], "write it in step")
+    return builder
+
+
 class Symbol:
     """A value of the equations: an input, a state, a parameter, or computed from these. It has a shape, not a number."""
 
@@ -140,6 +161,8 @@ class Symbol:
         return self._binary("mul", other, self)
 
     def __truediv__(self, other: Symbol | float) -> Symbol:
+        if isinstance(other, int | float) and other == 1:
+            return self
         return self._binary("div", self, other)
 
     def __rtruediv__(self, other: float) -> Symbol:
@@ -394,6 +417,42 @@ def logsumexp(x: Symbol, axis: Axis | None = None) -> Symbol:
 def cumsum(x: Symbol, axis: Axis | None = None) -> Symbol:
     """The running sum along an axis (the last)."""
     return _along(CumulativeSum, x, axis)
+
+
+def remainder(a: Symbol | float, b: Symbol | float) -> Symbol:
+    """What is left of `a` after whole multiples of `b`, with the sign of `b`; its derivative is that of `a` alone."""
+    return _apply("remainder", a, b)
+
+
+def size(axis: Axis) -> Symbol:
+    """The size of an axis, as a number that only a layer knows."""
+    tracing = current_builder()
+    return tracing.apply(Count(axis))
+
+
+def product(matrix: Symbol, vector: Symbol) -> Symbol:
+    """A learned matrix (out, in), or one computed from learned ones, times a vector (in)."""
+    return vector.builder.apply(Dense(), matrix, vector)
+
+
+def outer(a: Symbol, b: Symbol) -> Symbol:
+    """The outer product of two vectors of the same row: (..., E) and (..., F) give (..., E, F)."""
+    return a.builder.apply(Outer(), a, b)
+
+
+def matvec(matrix: Symbol, vector: Symbol) -> Symbol:
+    """A matrix that differs from row to row, times a vector: (..., E, F) and (..., F) give (..., E)."""
+    return matrix.builder.apply(RowProduct(), matrix, vector)
+
+
+def vecmat(vector: Symbol, matrix: Symbol) -> Symbol:
+    """A vector times a matrix that differs from row to row: (..., E) and (..., E, F) give (..., F)."""
+    return matrix.builder.apply(RowProduct(transposed=True), matrix, vector)
+
+
+def reshape(x: Symbol, *axes: Axis) -> Symbol:
+    """The same numbers under other axes: ``reshape(h, "N", "E")`` cuts (H) into heads, where H = N·E."""
+    return x if x.shape == axes else x.builder.apply(Reshape(x.shape, axes), x)
 
 
 ACTIVATIONS: dict[str, Callable[[Symbol], Symbol]] = {

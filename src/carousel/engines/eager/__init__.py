@@ -13,6 +13,7 @@ from torch import Tensor
 from carousel.engines.eager.execute import Executor, Run
 from carousel.graph.cell import Step
 from carousel.graph.differentiate import forward_program
+from carousel.graph.kinds import Role
 from carousel.graph.schedule import schedule
 from carousel.graph.shapes import Sizes
 
@@ -36,6 +37,8 @@ class EagerEngine:
         sizes: Sizes,
         *,
         reverse: bool = False,
+        context: Mapping[str, Tensor] | None = None,
+        ambient: Mapping[Role, Tensor] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Run `step` over packed rows.
 
@@ -47,6 +50,9 @@ class EagerEngine:
             batch_sizes: how many sequences reach each step, never growing.
             sizes: the size of each axis letter.
             reverse: run each sequence from its last step to its first; results stay in their places.
+            context: by name, what each sequence sees at every step, (B, ...), in the same order.
+            ambient: what the cell asks its layer for: the packed numbers of the steps (sum of batch_sizes, 1), the numbers of
+                the rows (B, 1), the seed (2,).
 
         Returns:
             The output of every step (sum of batch_sizes, ...), and what each sequence's last step left, (B, ...).
@@ -56,5 +62,7 @@ class EagerEngine:
             executor = _executors[step] = Executor(schedule(forward_program(step)))
         given = {step.parameters[name].node: parameters[name] for name in step.parameters}
         given.update({step.inputs[name]: tensor for name, tensor in inputs.items()})
+        given.update({step.context[name]: tensor for name, tensor in (context or {}).items()})
+        given.update({step.ambient[role]: tensor for role, tensor in (ambient or {}).items() if role in step.ambient})
         run = executor.run(given, states, batch_sizes, sizes, reverse=reverse)
         return run.emitted["output"], run.carried

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from carousel.graph.kinds.base import Eager
+from carousel.graph.kinds.products import TotalByRow
 from carousel.graph.node import Node
+from carousel.graph.program import Level
 from carousel.graph.schedule import Group, Schedule, Section
 from carousel.graph.shapes import Sizes, concrete
 
@@ -55,13 +57,21 @@ class Executor:
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
         self.program = schedule.program
+        level = self.program.levels()
         everything = [*self.program.nodes, *self.program.known]
         self._slot = {node: i for i, node in enumerate(dict.fromkeys(everything))}
+        # Constant over time, but not the same for every row: each section that runs on the rows of all steps reads a copy of
+        # it spread over them, from a slot of its own.
+        by_row = [node for node in self._slot if node.rows and level[node] is Level.ONCE]
+        self._spread = {node: len(self._slot) + i for i, node in enumerate(by_row)}
         self._calls = {section: self._compile(section) for section in Section}
         in_loop = {node for stage in schedule.sections[Section.LOOP] for node in self._nodes(stage)}
         carried = {c.before for c in self.program.carried.values()}
         read = {arg for node in in_loop for arg in node.args} | {c.after for c in self.program.carried.values()}
         self._read_by_loop = [n for n in read if n not in in_loop and n not in carried]
+        wide = (Section.BEFORE, Section.AFTER)
+        spread = {arg for s in wide for stage in schedule.sections[s] for n in self._nodes(stage) for arg in n.args}
+        self._to_spread = [n for n in by_row if n in spread or n in self.program.emitted.values()]
 
     def run(
         self,
@@ -84,12 +94,15 @@ class Executor:
         Returns:
             What the program emits, carries out and sums up.
         """
-        on = Eager(torch, sizes)
-        values: list[Value] = [None] * len(self._slot)
+        like = next(iter(carried.values()))
+        on = Eager(torch, sizes, like.dtype, like.shape[0], self._row_of(batch_sizes, like))
+        values: list[Value] = [None] * (len(self._slot) + len(self._spread))
         for node, tensor in given.items():
             if node in self._slot:
                 values[self._slot[node]] = tensor
         self._do(Section.ONCE, values, on)
+        for node in self._to_spread:
+            values[self._spread[node]] = values[self._slot[node]].index_select(0, on.row_of)
         self._do(Section.BEFORE, values, on)
         final, kept = self._loop(values, carried, batch_sizes, on, reverse)
         for node, tensor in kept.items():
@@ -98,16 +111,16 @@ class Executor:
             self._do(Section.AFTER, values, on)
             self._do(Section.FINISH, values, on)
         total_rows = sum(batch_sizes)
-        like = next(iter(carried.values()))
         emitted = {
-            name: self._rows(values[self._slot[node]], node, total_rows, on, like)
+            name: self._rows(values[self._spread.get(node, self._slot[node])], node, total_rows, on, like)
             for name, node in self.program.emitted.items()
         }
         totals = {}
         for name, node in self.program.totals.items():
             value = values[self._slot[node]]
-            empty = like.new_zeros(concrete(node.shape, sizes)) if value is None or not torch.is_tensor(value) else value
-            totals[name] = empty
+            if not isinstance(value, Tensor):  # nothing depends on it, or no step ran
+                value = like.new_zeros((*([on.batch] if node.rows else []), *concrete(node.shape, sizes)))
+            totals[name] = value
         return Run(emitted, final, totals)
 
     # --- the loop -----------------------------------------------------------------------------------------------------
@@ -160,12 +173,22 @@ class Executor:
 
     def _pieces(self, values: list[Value], batch_sizes: Sequence[int]) -> list[tuple[int, Sequence[Tensor]]]:
         """Cut what the loop reads, and was computed for all steps at once, into steps."""
-        cut = []
+        cut: list[tuple[int, Sequence[Tensor]]] = []
         for node in self._read_by_loop:
             slot = self._slot[node]
-            if node.rows and isinstance(values[slot], Tensor):
-                cut.append((slot, values[slot].split(list(batch_sizes))))
+            value = values[slot]
+            if node in self._spread:
+                cut.append((slot, [value[:count] for count in batch_sizes]))
+            elif node.rows and isinstance(value, Tensor):
+                cut.append((slot, torch.split(value, list(batch_sizes))))
         return cut
+
+    def _row_of(self, batch_sizes: Sequence[int], like: Tensor) -> Tensor | None:
+        """For each packed row, its place in the batch; only where a node needs it."""
+        if not self._spread and not any(isinstance(node.kind, TotalByRow) for node in self.program.nodes):
+            return None
+        parts = [torch.arange(count) for count in batch_sizes]
+        return torch.cat(parts).to(like.device) if parts else torch.zeros(0, dtype=torch.long, device=like.device)
 
     @staticmethod
     def _pack(node: Node, parts: list[Tensor], on: Eager, like: Tensor, reverse: bool) -> Tensor:
@@ -189,8 +212,9 @@ class Executor:
         calls = []
         for stage in self.schedule.sections[section]:
             for group in [*stage.groups, *(Group((node,)) for node in stage.region)]:
-                arguments = group.nodes[0].args
-                calls.append(_Call(group, tuple(self._slot[a] for a in arguments), tuple(self._slot[n] for n in group.nodes)))
+                wide = self._spread if section in (Section.BEFORE, Section.AFTER) else {}
+                arguments = tuple(wide.get(arg, self._slot[arg]) for arg in group.nodes[0].args)
+                calls.append(_Call(group, arguments, tuple(self._slot[node] for node in group.nodes)))
         return calls
 
     @staticmethod

@@ -29,10 +29,16 @@ class Eager:
     Attributes:
         torch: the module.
         sizes: the size of each axis letter.
+        dtype: of what has no operand to take it from (noise); torch's default if None.
+        batch: B.
+        row_of: for each of the rows of all steps, its row in the batch.
     """
 
     torch: Any
     sizes: Mapping[str, int]
+    dtype: Any = None
+    batch: int = 0
+    row_of: Any = None
 
 
 class Kind(ABC):
@@ -45,6 +51,11 @@ class Kind(ABC):
     """
 
     hoisting: ClassVar[Hoisting] = Hoisting.FREE
+
+    @property
+    def silent(self) -> bool:
+        """Whether equations show the argument in place of the node (a change of layout)."""
+        return False
 
     @property
     def stacking(self) -> tuple[int, int] | None:

@@ -128,6 +128,10 @@ def _sum(torch: Any, args: Sequence[Any], settings: tuple[float, ...]) -> Any:
     return total
 
 
+def _sqrt(torch: Any, args: Sequence[Any], settings: tuple[float, ...]) -> Any:
+    return args[0].sqrt() if isinstance(args[0], torch.Tensor) else math.sqrt(args[0])  # a number: the size of an axis
+
+
 def _compare(operator: str) -> Callable[[Any, Sequence[Any], tuple[float, ...]], Any]:
     """1 where the comparison holds, else 0, in the dtype of the operand that is a tensor."""
 
@@ -195,7 +199,7 @@ for _f in (
     Function("exp", lambda a, y, g, s: (g * y,), _of("exp"), _SLOW, r"\exp" + _CALL),
     Function("expm1", lambda a, y, g, s: (g * (y + 1),), _of("expm1"), _SLOW),
     Function("log", lambda a, y, g, s: (g / a[0],), _of("log"), _SLOW, r"\log" + _CALL),
-    Function("sqrt", lambda a, y, g, s: (0.5 * g / y,), _of("sqrt"), 8, r"\sqrt{{{0}}}"),
+    Function("sqrt", lambda a, y, g, s: (0.5 * g / y,), _sqrt, 8, r"\sqrt{{{0}}}"),
     Function("sin", lambda a, y, g, s: (g * _function("cos", a[0]),), _of("sin"), _SLOW, r"\sin" + _CALL),
     Function("cos", lambda a, y, g, s: (-(g * _function("sin", a[0])),), _of("cos"), _SLOW, r"\cos" + _CALL),
     Function(
@@ -223,6 +227,7 @@ for _f in (
         _extreme("minimum"),
         latex=r"\min({0}, {1})",
     ),
+    Function("remainder", lambda a, y, g, s: (g, None), lambda t, a, s: t.remainder(a[0], a[1]), 4, r"{0} \bmod {1}"),
     Function(
         "where",
         lambda a, y, g, s: (None, g * a[0], g * (1 - a[0])),

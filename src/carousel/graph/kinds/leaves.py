@@ -21,6 +21,10 @@ class Role(Enum):
     INPUT = "input"
     STATE = "state"
     PARAMETER = "parameter"
+    CONTEXT = "context"  # what a row sees at every step
+    SEED = "seed"  # two words, drawn once for a call
+    ROW = "row"  # the row's number in the batch, before any sorting
+    TIME = "time"  # the number of the step, from 0, in the direction of running
     GRADIENT = "gradient"  # of the output or of a new state, in the backward step
 
 
@@ -37,8 +41,8 @@ class Leaf(Kind):
         return self.axes
 
     def rows(self, *args: Node) -> bool:
-        """Everything but a parameter differs from row to row."""
-        return self.role is not Role.PARAMETER
+        """Everything but parameters and the seed differs from row to row."""
+        return self.role not in (Role.PARAMETER, Role.SEED)
 
     def adjoint(self, args: Sequence[Symbol], value: Symbol, gradient: Symbol) -> Sequence[Symbol | None]:
         """Nothing stands below a leaf."""

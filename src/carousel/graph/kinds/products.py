@@ -17,7 +17,17 @@ if TYPE_CHECKING:
     from carousel.graph.shapes import Shape
     from carousel.graph.symbol import Symbol
 
-_PRODUCT = 1e9  # never computed again instead of being saved
+NEVER_AGAIN = 1e9  # never computed again instead of being saved
+
+
+def transpose_text(transposed: bool) -> str:
+    """The mark of a transposed matrix in text."""
+    return "^T" if transposed else ""
+
+
+def transpose_latex(transposed: bool) -> str:
+    """The mark of a transposed matrix in LaTeX."""
+    return r"^{\top}" if transposed else ""
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,7 @@ class Dense(Kind):
     @property
     def cost(self) -> float:
         """Beyond what computing again may cost."""
-        return _PRODUCT
+        return NEVER_AGAIN
 
     @property
     def binding(self) -> int:
@@ -82,12 +92,12 @@ class Dense(Kind):
 
     def text(self, *args: str) -> str:
         """``W_i x``."""
-        mark = "^T" if self.transposed else ""
+        mark = transpose_text(self.transposed)
         return " + ".join(f"{w}{mark} {v}" for w, v in zip(args[::2], args[1::2], strict=True))
 
     def latex(self, *args: str) -> str:
         r"""``W_i x_t``."""
-        mark = r"^{\top}" if self.transposed else ""
+        mark = transpose_latex(self.transposed)
         return " + ".join(f"{{{w}}}{mark} {v}" for w, v in zip(args[::2], args[1::2], strict=True))
 
 
@@ -121,7 +131,7 @@ class TotalOuter(TotalKind):
     @property
     def cost(self) -> float:
         """Beyond what computing again may cost."""
-        return _PRODUCT
+        return NEVER_AGAIN
 
     def shape(self, *args: Node) -> Shape:
         """The last axes of both."""
@@ -165,3 +175,27 @@ class Total(TotalKind):
     def latex(self, *args: str) -> str:
         r"""``\sum_t g``."""
         return rf"\sum_t \left({args[0]}\right)"
+
+
+@dataclass(frozen=True)
+class TotalByRow(TotalKind):
+    r"""A value summed over the steps of each row: :math:`\sum_t g_{tb}`, the gradient of what a row sees at every step."""
+
+    hoisting: ClassVar[Hoisting] = Hoisting.PRODUCT
+
+    def rows(self, *args: Node) -> bool:
+        """Each row keeps its own sum."""
+        return True
+
+    def shape(self, *args: Node) -> Shape:
+        """The argument's."""
+        return args[0].shape
+
+    def eager(self, on: Eager, *values: Any) -> Any:
+        """`torch.index_add` of the rows of all steps to those of the batch."""
+        value = values[0]
+        return value.new_zeros((on.batch, *value.shape[1:])).index_add(0, on.row_of, value)
+
+    def text(self, *args: str) -> str:
+        """``sum_t(g)``."""
+        return f"sum_t({args[0]})"

@@ -214,6 +214,11 @@ class Stretch(Kind):
 
     axes: Shape
 
+    @property
+    def silent(self) -> bool:
+        """Equations show values, not layout."""
+        return True
+
     def shape(self, *args: Node) -> Shape:
         """The axes it is stretched to."""
         if broadcast(args[0].shape, self.axes) != self.axes:
