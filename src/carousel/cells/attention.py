@@ -36,6 +36,7 @@ class AttentionGRU(Cell):
     context = ("memory", "mask")
     shapes = {"memory": ("S", "M"), "mask": ("S",)}
     reference = "Bahdanau et al. 2015; Luong et al. 2015"
+    candidate = "n"
     memory_size: int = 128
     attention_size: int = 64
 

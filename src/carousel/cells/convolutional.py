@@ -34,6 +34,7 @@ class ConvLSTM(Cell):
     state = ("h", "c")
     shapes = {"x": ("I", "Y", "X"), "h": ("H", "Y", "X"), "c": ("H", "Y", "X")}
     reference = "Shi et al. 2015"
+    candidate = "g"
     kernel_size: int = 3
     forget_bias: float = 1.0
 

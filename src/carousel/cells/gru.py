@@ -25,6 +25,7 @@ class GRU(Cell):
 
     state = ("h",)
     reference = "Cho et al. 2014"
+    candidate = "n"
 
     def step(self, x: Symbol, h: Symbol) -> Symbol:
         """One step."""
@@ -52,6 +53,7 @@ class GRUResetAfter(Cell):
 
     state = ("h",)
     reference = "Cho et al. 2014; cuDNN"
+    candidate = "n"
 
     def step(self, x: Symbol, h: Symbol) -> Symbol:
         """One step."""
@@ -75,6 +77,7 @@ class MGU(Cell):
 
     state = ("h",)
     reference = "Zhou et al. 2016"
+    candidate = "n"
 
     def step(self, x: Symbol, h: Symbol) -> Symbol:
         """One step."""
@@ -108,6 +111,7 @@ class GRUD(Cell):
     inputs = ("x", "m", "d")
     shapes = {"l": ("I",)}
     reference = "Che et al. 2018"
+    candidate = "n"
 
     def step(self, x: Symbol, m: Symbol, d: Symbol, h: Symbol, l: Symbol) -> tuple[Symbol, Symbol]:  # noqa: E741
         """One step."""

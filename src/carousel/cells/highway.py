@@ -27,6 +27,7 @@ class RHN(Cell):
 
     state = ("h",)
     reference = "Zilly et al. 2017"
+    candidate = "n"
     depth: int = 3
     transform_bias: float = -2.0
 

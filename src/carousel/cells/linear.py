@@ -24,12 +24,14 @@ class SRU(Cell):
 
     state = ("c",)
     reference = "Lei et al. 2018"
+    candidate = "u"
 
     def step(self, x: Symbol, c: Symbol) -> tuple[Output, Symbol]:
         """One step."""
         f = sigmoid(self.affine("f", x) + self.vector("v_f") * c)
         r = sigmoid(self.affine("r", x) + self.vector("v_r") * c)
-        c = f * c + (1 - f) * self.dense("W_c", x)
+        u = self.dense("W_c", x)
+        c = f * c + (1 - f) * u
         y = r * c + (1 - r) * self.dense("W_s", x)
         return Output(y), c
 
@@ -53,6 +55,7 @@ class QRNN(Cell):
     state = ("c", "p")
     shapes = {"p": ("I",)}
     reference = "Bradbury et al. 2017"
+    candidate = "z"
     forget_bias: float = 1.0
 
     def step(self, x: Symbol, c: Symbol, p: Symbol) -> tuple[Output, Symbol, Symbol]:
@@ -77,6 +80,7 @@ class MinGRU(Cell):
 
     state = ("h",)
     reference = "Feng et al. 2024"
+    candidate = "n"
 
     def step(self, x: Symbol, h: Symbol) -> Symbol:
         """One step."""
@@ -97,6 +101,7 @@ class MinLSTM(Cell):
 
     state = ("h",)
     reference = "Feng et al. 2024"
+    candidate = "n"
     forget_bias: float = 1.0
 
     def step(self, x: Symbol, h: Symbol) -> Symbol:

@@ -32,6 +32,7 @@ class LSTM(Cell):
 
     state = ("h", "c")
     reference = "Hochreiter & Schmidhuber 1997; Gers et al. 2000"
+    candidate = "g"
     forget_bias: float = 1.0
 
     def step(self, x: Symbol, h: Symbol, c: Symbol) -> tuple[Symbol, Symbol]:
@@ -68,6 +69,7 @@ class PeepholeLSTM(Cell):
 
     state = ("h", "c")
     reference = "Gers & Schmidhuber 2000"
+    candidate = "g"
     forget_bias: float = 1.0
     output_gate: Literal["new", "old"] = "new"
 
@@ -103,6 +105,7 @@ class CoupledLSTM(Cell):
 
     state = ("h", "c")
     reference = "Greff et al. 2015"
+    candidate = "g"
     forget_bias: float = 1.0
 
     def step(self, x: Symbol, h: Symbol, c: Symbol) -> tuple[Symbol, Symbol]:
@@ -138,6 +141,7 @@ class LSTMP(Cell):
     state = ("h", "c")
     shapes = {"h": ("P",)}
     reference = "Sak et al. 2014"
+    candidate = "g"
     proj_size: int = 64
     forget_bias: float = 1.0
 
@@ -176,6 +180,7 @@ class LayerNormLSTM(Cell):
 
     state = ("h", "c")
     reference = "Ba, Kiros, Hinton 2016"
+    candidate = "g"
     forget_bias: float = 1.0
     eps: float = 1e-5
 
@@ -230,6 +235,7 @@ class MultiplicativeLSTM(Cell):
 
     state = ("h", "c")
     reference = "Krause et al. 2016"
+    candidate = "g"
     forget_bias: float = 1.0
 
     def step(self, x: Symbol, h: Symbol, c: Symbol) -> tuple[Symbol, Symbol]:

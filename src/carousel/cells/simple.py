@@ -43,6 +43,7 @@ class Elman(Cell):
 
     state = ("h",)
     reference = "Elman 1990"
+    candidate = "h"
     activation: str = "tanh"
 
     def step(self, x: Symbol, h: Symbol) -> Symbol:
@@ -67,6 +68,7 @@ class IRNN(Cell):
 
     state = ("h",)
     reference = "Le, Jaitly, Hinton 2015"
+    candidate = "h"
     scale: float = 1.0
     input_std: float = 0.001
 
@@ -97,6 +99,7 @@ class Jordan(Cell):
 
     state = ("s",)
     reference = "Jordan 1986"
+    candidate = "u"
     activation: str = "sigmoid"
     output_activation: str = "sigmoid"
     trace: float = 0.0
@@ -124,6 +127,7 @@ class IndRNN(Cell):
 
     state = ("h",)
     reference = "Li et al. 2018"
+    candidate = "h"
     activation: str = "relu"
 
     def step(self, x: Symbol, h: Symbol) -> Symbol:
@@ -150,6 +154,7 @@ class FastGRNN(Cell):
 
     state = ("h",)
     reference = "Kusupati et al. 2018"
+    candidate = "n"
 
     def step(self, x: Symbol, h: Symbol) -> Symbol:
         """One step."""
@@ -180,6 +185,7 @@ class ClockworkRNN(Cell):
 
     state = ("h",)
     reference = "Koutník et al. 2014"
+    candidate = "u"
     modules: int = 4
 
     def step(self, x: Symbol, h: Symbol) -> Symbol:

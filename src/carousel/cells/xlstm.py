@@ -51,6 +51,7 @@ class SLSTM(Cell):
 
     state = ("h", "c", "n", "m")
     reference = "Beck et al. 2024"
+    candidate = "z"
     heads: int = 4
     forget_bias: float = 1.0
 
@@ -99,6 +100,7 @@ class MLSTM(Cell):
     state = ("C", "n", "m")
     shapes = {"C": ("N", "E", "E"), "n": ("N", "E"), "m": ("N", 1)}
     reference = "Beck et al. 2024"
+    candidate = "v"
     heads: int = 4
     forget_bias: float = 3.0
 

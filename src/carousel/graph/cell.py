@@ -180,6 +180,7 @@ class Cell:
         shapes: the axes of any value that is not ``("I",)`` for an input, else ``("H",)``. An axis letter that `sizes` does
             not know (the number of memory slots) takes its size from what a layer is called with.
         reference: the paper, for tables.
+        candidate: the name of what is new in a step, which recurrent dropout drops.
     """
 
     state: ClassVar[tuple[str, ...]] = ("h",)
@@ -187,6 +188,7 @@ class Cell:
     context: ClassVar[tuple[str, ...]] = ()
     shapes: ClassVar[Mapping[str, Shape]] = {}
     reference: ClassVar[str] = ""
+    candidate: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -484,9 +486,9 @@ def _trace(cell: Cell) -> Step:
     tracing = _Tracing(cell)
     token, building = _tracing.set(tracing), _building.set(tracing.builder)
     try:
-        inputs = {name: tracing.leaf(Role.INPUT, name, kind.shapes.get(name, ("I",))) for name in kind.inputs}
-        states = {name: tracing.leaf(Role.STATE, name, kind.shapes.get(name, ("H",))) for name in kind.state}
-        context = {name: tracing.leaf(Role.CONTEXT, name, kind.shapes.get(name, ("H",))) for name in kind.context}
+        inputs = {name: tracing.leaf(Role.INPUT, name, cell.shapes.get(name, ("I",))) for name in cell.inputs}
+        states = {name: tracing.leaf(Role.STATE, name, cell.shapes.get(name, ("H",))) for name in cell.state}
+        context = {name: tracing.leaf(Role.CONTEXT, name, cell.shapes.get(name, ("H",))) for name in cell.context}
         arguments = [*inputs.values(), *states.values(), *context.values()]
         try:
             inspect.signature(kind.step).bind(cell, *arguments)

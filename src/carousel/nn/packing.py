@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from carousel.errors import DTypeError, ShapeError, explain
 
@@ -52,6 +53,13 @@ class Packing:
         """(B, ...) back in the caller's order."""
         return state if self.order is None else state.new_zeros(state.shape).index_copy(0, self.order, state)
 
+    def clock(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """The length of each sequence (B,), and for each packed row its step and its place in the batch, all sorted."""
+        parts = [torch.arange(count) for count in self.batch_sizes]
+        row = torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)
+        step = torch.repeat_interleave(torch.arange(len(self.batch_sizes)), torch.tensor(self.batch_sizes, dtype=torch.long))
+        return torch.bincount(row, minlength=self.batch).to(device), step.to(device), row.to(device)
+
 
 def packing(steps: int, batch: int, lengths: Tensor | None, device: torch.device, who: str) -> Packing:
     """Work out how a batch is packed.
@@ -78,6 +86,16 @@ def packing(steps: int, batch: int, lengths: Tensor | None, device: torch.device
     where = torch.arange(steps)[:, None] * batch + order[None]  # (T, B)
     sizes = tuple(count for count in reach.sum(1).tolist() if count)
     return Packing(steps, batch, sizes, order.to(device), where[reach].to(device))
+
+
+def packed_sequence(sequence: PackedSequence) -> Packing:
+    """Say how torch packed a batch: its rows are packed as ours, so only states are sorted and unsorted.
+
+    Args:
+        sequence: what torch's `pack_padded_sequence` and its like return, sorted by them or by the caller.
+    """
+    sizes = tuple(sequence.batch_sizes.tolist())
+    return Packing(len(sizes), sizes[0] if sizes else 0, sizes, sequence.sorted_indices)
 
 
 def check_lengths(lengths: Tensor, steps: int, batch: int, who: str) -> list[int]:

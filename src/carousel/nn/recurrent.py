@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -11,69 +11,47 @@ from torch import Tensor, nn
 
 from carousel.cells import resolve_cell
 from carousel.engines import Choice, choose, load
-from carousel.errors import ConfigError, DTypeError, ShapeError, explain, unknown_name
-from carousel.graph import Cell, Initialiser, initialiser
+from carousel.errors import ConfigError, explain, unknown_name
+from carousel.graph import Cell, Initialiser
+from carousel.graph.cell import Step
+from carousel.graph.kinds import Role
 from carousel.graph.shapes import concrete
+from carousel.graph.transforms import Transform, apply_transforms
+from carousel.nn.inputs import InputCheck, Inputs
 from carousel.nn.packing import Packing, packing
-from carousel.nn.state import as_states, state_type
+from carousel.nn.parameters import CellParameters, check_starts
+from carousel.nn.penalties import Penalty
+from carousel.nn.state import StateLayout
 
-
-class CellParameters(nn.Module):
-    """What one layer of a cell learns in one direction, under the names of its equations.
-
-    Args:
-        cell: the cell.
-        input_size: I.
-        hidden_size: H.
-        init: initialisers by parameter name, instead of the cell's own.
-        device: where the parameters are made.
-        dtype: their type.
-    """
-
-    def __init__(
-        self,
-        cell: Cell,
-        input_size: int,
-        hidden_size: int,
-        *,
-        init: Mapping[str, Initialiser] | None = None,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        self.sizes = dict(cell.sizes(input_size, hidden_size))
-        self._init = {name: (init or {}).get(name, p.init) for name, p in cell.graph.parameters.items()}
-        for name, shape in cell.parameter_shapes(input_size, hidden_size).items():
-            self.register_parameter(name, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
-        self.reset_parameters()
-
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """Start all parameters anew, from torch's generator."""
-        for name, start in self._init.items():
-            start.fill(self.get_parameter(name))
-
-    def extra_repr(self) -> str:
-        """The names and shapes."""
-        return ", ".join(f"{name} {tuple(p.shape)}" for name, p in self.named_parameters())
+_MERGES = ("concat", "sum", "mean")
+_SKIPS = ("none", "residual", "highway")
 
 
 class Recurrent(nn.Module):
     r"""A cell over time: deep, bidirectional, ragged and streaming.
 
-    Layer l runs the cell over the output of layer l-1; a bidirectional layer runs it both ways and puts the outputs side by
-    side, forwards first. Sequences that are shorter than T run alone: what stands in the padding is never read.
+    Layer l runs the cell over the output of layer l-1; a bidirectional layer runs it both ways and merges the outputs.
+    Sequences that are shorter than T run alone: what stands in the padding is never read.
 
     Args:
         cell: a subclass of `Cell`, a cell, or a name in :data:`carousel.cells.CELLS`.
-        input_size: I, features of each input.
-        hidden_size: H.
+        input_size: I, features of each input; a tuple where an input has several axes (channels, Y, X); 0 for a cell
+            without inputs.
+        hidden_size: H, or one for each layer.
         num_layers: L.
         bidirectional: run both ways; D is then 2, else 1.
+        reverse: run from the last step to the first (without `bidirectional`).
         batch_first: x and the output are (B, T, ...) instead of (T, B, ...). Does not touch the state.
         dropout: the probability with which each feature between two layers is dropped in training. At 0, none.
+        merge: how the two directions become one output: side by side (``concat``), their ``sum`` or their ``mean``.
+        independent: the directions stay apart in all layers and merge only after the last.
+        skip: what leads around each layer after the first: nothing, its input added (``residual``), or a learned gate
+            between input and output (``highway``, Srivastava et al. 2015). Input and output then have one size.
+        learn_state: sequences start from learned states instead of zeros.
+        transforms: regularisers and norms from :mod:`carousel.graph.transforms`, applied to the cell's graph in order.
+        penalties: what `penalty` adds up, from :mod:`carousel.nn.penalties`.
+        init: how parameters start, by name or pattern (``{"b_f": 2.0, "U_*": "orthogonal"}``), instead of the cell's own.
         engine: ``auto``, or the name of an engine; one that cannot run the cell is an error.
-        init: how parameters start, by name, instead of the cell's own: an initialiser, its name, or a number.
         device: where the parameters are made.
         dtype: their type.
 
@@ -81,7 +59,7 @@ class Recurrent(nn.Module):
         Parameters are ``layers.<l>.<name>`` and, backwards, ``layers_reverse.<l>.<name>``.
 
     Raises:
-        ConfigError: a size is not positive, an option or a name is unknown, the cell has several inputs.
+        ConfigError: a size is not positive, an option or a name is unknown, or options contradict each other.
         KernelUnavailable: the engine asked for cannot run the cell.
 
     Example:
@@ -94,221 +72,348 @@ class Recurrent(nn.Module):
     def __init__(
         self,
         cell: str | type[Cell] | Cell,
-        input_size: int,
-        hidden_size: int,
+        input_size: int | tuple[int, ...],
+        hidden_size: int | Sequence[int],
         *,
         num_layers: int = 1,
         bidirectional: bool = False,
+        reverse: bool = False,
         batch_first: bool = False,
         dropout: float = 0.0,
-        engine: str = "auto",
+        merge: Literal["concat", "sum", "mean"] = "concat",
+        independent: bool = False,
+        skip: Literal["none", "residual", "highway"] = "none",
+        learn_state: bool = False,
+        transforms: Sequence[Transform] = (),
+        penalties: Sequence[Penalty] = (),
         init: Mapping[str, Initialiser | str | float] | None = None,
+        engine: str = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.cell = resolve_cell(cell)
-        for name, value, least in (
-            ("input_size", input_size, 1),
-            ("hidden_size", hidden_size, 1),
-            ("num_layers", num_layers, 1),
-        ):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ConfigError(explain(f"Recurrent: {name} must be a whole number, {least} or more.", got=repr(value)))
+        sizes = [hidden_size] * num_layers if isinstance(hidden_size, int) else list(hidden_size)
+        least = 1 if self.cell.inputs else 0
+        _check_sizes(input_size, sizes, num_layers, least)
         if not 0 <= dropout <= 1:
             raise ConfigError(explain("Recurrent: dropout is a probability.", got=repr(dropout), expected="0 to 1"))
-        if len(self.cell.inputs) != 1:
-            raise ConfigError(f"Recurrent runs cells with one input; this one has {', '.join(self.cell.inputs) or 'none'}")
-        graph = self.cell.graph
-        starts = {name: initialiser(start) for name, start in (init or {}).items()}
-        for name in starts:
-            if name not in graph.parameters:
-                raise ConfigError(unknown_name(f"parameter of {type(self.cell).__name__}", name, graph.parameters))
+        for name, value, choices in (("merge", merge, _MERGES), ("skip", skip, _SKIPS)):
+            if value not in choices:
+                raise ConfigError(f"Recurrent: {name}: " + unknown_name("choice", str(value), choices))
+        if reverse and bidirectional:
+            raise ConfigError("Recurrent: reverse and bidirectional exclude each other: the latter runs both ways already")
+        if num_layers > 1 and len(self.cell.inputs) != 1:
+            raise ConfigError(
+                f"Recurrent: {type(self.cell).__name__} has {len(self.cell.inputs)} inputs, so a second layer cannot run on "
+                "the output of the first: use num_layers=1 and put another layer on top"
+            )
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
-        self.bidirectional, self.batch_first, self.dropout = bidirectional, batch_first, dropout
-        self.engine: Choice = choose(engine, graph)
-        self._engine = load(self.engine)
-        self._state = state_type(type(self.cell).__name__, self.cell.state)
+        self.bidirectional, self.reverse, self.batch_first = bidirectional, reverse, batch_first
+        self.dropout, self.merge, self.independent, self.skip = dropout, merge, independent, skip
+        self.learn_state, self.transforms, self.penalties = learn_state, tuple(transforms), tuple(penalties)
         self.num_directions = 2 if bidirectional else 1
+        # One graph for training and one for evaluation; without transforms they are the same.
+        self._graphs = {mode: apply_transforms(self.cell.graph, self.transforms, mode) for mode in (False, True)}
+        self.engine: Choice = choose(engine, self._graphs[True])
+        self._engine = load(self.engine)
+        parameters = {**self._graphs[False].parameters, **self._graphs[True].parameters}
+        check_starts(init or {}, parameters, type(self.cell).__name__)
+
+        widths: list[Any] = [input_size]
+        layouts = []
+        for size in sizes:
+            layouts.append(self.cell.sizes(widths[-1], size))
+            shape = concrete(self.cell.graph.output.shape, layouts[-1])
+            one = shape[0] * (2 if bidirectional and merge == "concat" and not independent else 1)
+            widths.append(one if len(shape) == 1 else (one, *shape[1:]))
         #: Features of the output of one direction.
-        self.direction_size = concrete(graph.output.shape, self.cell.sizes(input_size, hidden_size))[-1]
-        #: Features of the output: both directions side by side.
-        self.output_size = self.direction_size * self.num_directions
+        self.direction_size = concrete(self.cell.graph.output.shape, layouts[-1])[0]
+        #: Features of the output.
+        self.output_size = self.direction_size * (2 if bidirectional and merge == "concat" else 1)
+        if skip != "none" and len({str(width) for width in widths[1:]}) > 1:
+            raise ConfigError(f"Recurrent: skip='{skip}' needs layers of one size; their outputs have {widths[1:]}")
+        learned = {name: node.shape for name, node in self.cell.graph.states.items()} if learn_state else {}
 
         def stack() -> nn.ModuleList:
-            widths = [input_size] + [self.output_size] * (num_layers - 1)
             return nn.ModuleList(
-                CellParameters(self.cell, width, hidden_size, init=starts, device=device, dtype=dtype) for width in widths
+                CellParameters(parameters, learned, layout, init=init, device=device, dtype=dtype) for layout in layouts
             )
 
-        self._sizes = dict(self.cell.sizes(input_size, hidden_size))
         self.layers = stack()
         if bidirectional:
             self.layers_reverse = stack()
+        if skip == "highway":
+            paths = self.num_directions if independent else 1
+            self.highways = nn.ModuleList(
+                _Highway(widths[-1], device=device, dtype=dtype) for _ in range((num_layers - 1) * paths)
+            )
+        counted = any(Role.TIME in graph.ambient for graph in self._graphs.values())
+        self._layout = StateLayout(self.cell, layouts, self.num_directions, counted)
+        self._check = InputCheck(self.cell, layouts[0], batch_first)
 
     def reset_parameters(self) -> None:
         """Start all parameters anew, from torch's generator."""
-        for direction in range(self.num_directions):
-            for parameters in self._directions(direction):
-                parameters.reset_parameters()
+        for module in self.modules():
+            if isinstance(module, CellParameters | nn.Linear):
+                module.reset_parameters()
 
     def forward(
         self,
-        x: Float[Tensor, "T B I"],
+        x: Float[Tensor, "T B I"] | Any = None,
         state: Any = None,
         lengths: Int[Tensor, " B"] | None = None,
+        *,
+        context: Any = None,
+        steps: int | None = None,
+        batch: int | None = None,
+        seed: int | Tensor | None = None,
     ) -> tuple[Float[Tensor, "T B O"], Any]:
         """Run whole sequences.
 
         Args:
-            x: (T, B, I), or (B, T, I) with ``batch_first``; of the parameters' dtype and device. Not changed.
-            state: the initial states, a tuple in the order of the equations, each (L·D, B, H): layer 0 forwards, layer 0
-                backwards, layer 1 forwards, ...; zeros if None.
+            x: (T, B, I), or (B, T, I) with ``batch_first``; of the parameters' dtype and device. Not changed. A tuple or a
+                mapping where the cell has several inputs; None where it has none.
+            state: the initial states, a named tuple or a tuple in the order of the equations, each (L·D, B, H): layer 0
+                forwards, layer 0 backwards, layer 1 forwards, ... Zeros, or what was learned, if None. With layers of
+                different sizes, a tuple of L·D such tuples of (B, H).
             lengths: (B,), how many steps of each sequence are real: 0 to T, in any order, on any device; all T if None.
+            context: what the cell sees at every step, (B, ...): a tensor, a tuple or a mapping.
+            steps: T, for a cell without inputs.
+            batch: B, for a cell without inputs, context and state; 1 if None.
+            seed: of the noise that transforms draw; from torch's generator if None. The same seed gives the same masks,
+                whatever the order of the batch; a sequence cut into several calls keeps its masks if they get one seed.
 
         Returns:
-            The last layer's output, (T, B, D·O) or (B, T, D·O), zero in the padding, and the state after each
-            sequence's last real step, a named tuple like `state`. A sequence of length 0 keeps its initial state.
+            The last layer's output, (T, B, O) or (B, T, O), zero in the padding, and the state after each sequence's last
+            real step, like `state`. A sequence of length 0 keeps its initial state.
 
         Raises:
-            ShapeError: an axis of x, a state or the lengths is wrong.
+            ShapeError: an axis of x, a state, the context or the lengths is wrong.
             DTypeError: x is not of the parameters' dtype, or lengths are not integers.
         """
-        time_first = self._check_input(x, 3)
-        steps, batch = time_first.shape[:2]
+        batch = self._batch_of(state, context) if batch is None else batch
+        inputs = self._check.sequence(x, self._like(), steps, batch)
         who = f"Recurrent({type(self.cell).__name__}).forward"
-        pack = packing(steps, batch, lengths, x.device, who)
-        start = self._initial(state, batch, time_first)
-        packed = pack.pack(time_first)
-        finals: list[dict[str, Tensor]] = []
-        for layer in range(self.num_layers):
-            outputs = []
-            for direction in range(self.num_directions):
-                at = layer * self.num_directions + direction
-                initial = {name: pack.sort(tensor[at]) for name, tensor in start.items()}
-                output, final = self._run(layer, direction, packed, initial, pack)
-                outputs.append(output)
-                finals.append(final)
-            packed = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
-            if layer + 1 < self.num_layers and self.dropout:
-                packed = nn.functional.dropout(packed, self.dropout, self.training)
-        output = pack.unpack(packed)
-        after = self._state(*(torch.stack([pack.unsort(f[name]) for f in finals]) for name in self.cell.state))
+        pack = packing(inputs.steps, inputs.batch, lengths, inputs.like.device, who)
+        output, after = self._run(inputs, pack, state, context, seed)
+        output = pack.unpack(output)
         return (output.transpose(0, 1) if self.batch_first else output), after
 
-    def step(self, x_t: Float[Tensor, "B I"], state: Any = None) -> tuple[Float[Tensor, "B O"], Any]:
+    def step(
+        self,
+        x_t: Float[Tensor, "B I"] | Any = None,
+        state: Any = None,
+        *,
+        context: Any = None,
+        batch: int | None = None,
+        seed: int | Tensor | None = None,
+    ) -> tuple[Float[Tensor, "B O"], Any]:
         """Run one step, for streams: feeding a sequence step by step gives what `forward` gives for the whole.
 
         Args:
-            x_t: (B, I), the input of this step.
-            state: what the step before returned, or what `forward` returned; zeros if None.
+            x_t: (B, I), the input of this step; a tuple or a mapping for several inputs, None for none.
+            state: what the step before returned, or what `forward` returned; the start if None.
+            context: as for `forward`.
+            batch: B, for a cell without inputs, context and state; 1 if None.
+            seed: as for `forward`.
 
         Returns:
-            The last layer's output (B, O), and the state, a named tuple of (L, B, H).
+            The last layer's output (B, O), and the state.
 
         Raises:
-            ConfigError: the layer is bidirectional: the way back needs the end of the sequence.
+            ConfigError: the layer runs backwards: its first step is the end of the sequence.
             ShapeError: an axis is wrong.
         """
-        if self.bidirectional:
+        if self.bidirectional or self.reverse:
             raise ConfigError(
-                "Recurrent.step: a bidirectional layer cannot stream, since its way back starts at the end of the sequence. "
-                "Build the layer with bidirectional=False, or run whole sequences"
+                "Recurrent.step: a layer that runs backwards cannot stream, since its way starts at the end of the "
+                "sequence. Build the layer with bidirectional=False, reverse=False, or run whole sequences"
             )
-        self._check_input(x_t, 2)
-        batch = x_t.shape[0]
-        start = self._initial(state, batch, x_t)
-        pack = Packing(1, batch, (batch,))
-        rows, finals = x_t, []
-        for layer in range(self.num_layers):
-            initial = {name: tensor[layer] for name, tensor in start.items()}
-            rows, final = self._run(layer, 0, rows, initial, pack)
-            finals.append(final)
-            if layer + 1 < self.num_layers and self.dropout:
-                rows = nn.functional.dropout(rows, self.dropout, self.training)
-        return rows, self._state(*(torch.stack([final[name] for final in finals]) for name in self.cell.state))
+        batch = self._batch_of(state, context) if batch is None else batch
+        inputs = self._check.step(x_t, self._like(), batch)
+        return self._run(inputs, Packing(1, inputs.batch, (inputs.batch,)), state, context, seed)
 
     def initial_state(self, batch: int) -> Any:
-        """The state of sequences that have not started: zeros, (L·D, B, H) each.
+        """The state of sequences that have not started: zeros, or what was learned.
 
         Args:
             batch: B.
         """
-        like = next(self.parameters())
-        return self._state(*self._zeros(batch, like).values())
+        return self._layout.join(self._start(None, batch, self._like()))
 
-    def _run(
-        self, layer: int, direction: int, packed: Tensor, initial: Mapping[str, Tensor], pack: Packing
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        parameters = self._directions(direction)[layer]
-        return self._engine.run(
-            self.cell.graph,
-            {self.cell.inputs[0]: packed},
-            initial,
-            dict(parameters.named_parameters()),
-            pack.batch_sizes,
-            parameters.sizes,
-            reverse=direction == 1,
-        )
+    def penalty(self, output: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
+        """The sum of this layer's penalties, to add to a loss.
 
-    def _initial(self, state: Any, batch: int, like: Tensor) -> dict[str, Tensor]:
-        if state is None:
-            return self._zeros(batch, like)
-        copies = self.num_layers * self.num_directions
-        sizes = self._sizes
-        return as_states(self.cell, state, copies, batch, sizes, f"Recurrent({type(self.cell).__name__})")
+        Args:
+            output: what `forward` returned; needed where a penalty is about activations.
+            lengths: as for `forward`.
 
-    def _zeros(self, batch: int, like: Tensor) -> dict[str, Tensor]:
-        copies = self.num_layers * self.num_directions
-        shapes = {name: concrete(node.shape, self._sizes) for name, node in self.cell.graph.states.items()}
-        return {name: like.new_zeros((copies, batch, *shape)) for name, shape in shapes.items()}
+        Returns:
+            A scalar; 0 without penalties.
+        """
+        if output is not None and self.batch_first:
+            output = output.transpose(0, 1)
+        total = self._like().new_zeros(())
+        for penalty in self.penalties:
+            total = total + penalty(self, output, lengths)
+        return total
 
-    def _check_input(self, x: Tensor, axes: int) -> Tensor:
-        who = f"Recurrent({type(self.cell).__name__}).{'forward' if axes == 3 else 'step'}"
-        letters = ("B, T" if self.batch_first else "T, B") if axes == 3 else "B"
-        if x.dim() != axes:
-            raise ShapeError(
-                explain(
-                    f"{who}: x must have {axes} axes.",
-                    got=f"x {tuple(x.shape)}",
-                    expected=f"x ({letters}, {self.input_size})",
-                    advice="add the batch axis with x.unsqueeze" if x.dim() == axes - 1 else None,
+    # --- running --------------------------------------------------------------------------------------------------------
+
+    def _run(self, inputs: Inputs, pack: Packing, state: Any, context: Any, seed: Any) -> tuple[Tensor, Any]:
+        """Run all layers on packed rows."""
+        graph = self._graphs[self.training]
+        shared, free = self._check.context(context, inputs.batch)
+        shared = {name: pack.sort(tensor) for name, tensor in shared.items()}
+        start = self._start(state, inputs.batch, inputs.like)
+        values = {name: pack.pack(tensor) for name, tensor in inputs.values.items()}
+        words = self._seed(seed, inputs.like.device) if Role.SEED in graph.ambient else None
+        streams = [values] * self.num_directions
+        finals: list[dict[str, Tensor]] = []
+        outputs: list[Tensor] = []
+        for layer in range(self.num_layers):
+            before, outputs = outputs, []
+            for direction in range(self.num_directions):
+                at = layer * self.num_directions + direction
+                initial = {name: pack.sort(tensor) for name, tensor in start[at].items()}
+                backwards = self.reverse or direction == 1
+                ambient, clock = self._ambient(graph, pack, initial, backwards, words, at)
+                module = self._side(direction)[layer]
+                output, final = self._engine.run(
+                    graph,
+                    streams[direction],
+                    initial,
+                    module.values(),
+                    pack.batch_sizes,
+                    {**module.sizes, **free},
+                    reverse=backwards,
+                    context=shared,
+                    ambient=ambient,
                 )
-            )
-        if x.shape[-1] != self.input_size:
-            raise ShapeError(
-                explain(
-                    f"{who}: the last axis of `x` is {x.shape[-1]}, but this layer was built with "
-                    f"input_size={self.input_size}.",
-                    got=f"x {tuple(x.shape)}, {x.dtype}, {x.device}".replace("torch.", ""),
-                    expected=f"x ({letters}, {self.input_size})",
-                    advice=f"build Recurrent(..., input_size={x.shape[-1]}), or project x first",
-                )
-            )
-        weight = next(self.parameters())
-        if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
-            raise DTypeError(
-                explain(
-                    f"{who}: x is of another dtype than the parameters.",
-                    got=str(x.dtype),
-                    expected=str(weight.dtype),
-                    advice=f"use x.to({weight.dtype}), or layer.to({x.dtype})" if x.is_floating_point() else None,
-                )
-            )
-        return x.transpose(0, 1) if axes == 3 and self.batch_first else x
+                outputs.append(output)
+                finals.append({name: pack.unsort(tensor) for name, tensor in {**final, **clock}.items()})
+            if not self.independent:
+                outputs = [self._merged(outputs)]
+            outputs = self._skipped(layer, before, outputs)
+            streams = self._next(layer, outputs)
+        return self._merged(outputs), self._layout.join(finals)
 
-    def _directions(self, direction: int) -> list[CellParameters]:
-        """The layers of one direction: 0 forwards, 1 backwards."""
+    def _merged(self, outputs: list[Tensor]) -> Tensor:
+        if len(outputs) == 1:
+            return outputs[0]
+        if self.merge == "concat":
+            return torch.cat(outputs, 1)
+        return outputs[0] + outputs[1] if self.merge == "sum" else (outputs[0] + outputs[1]) / 2
+
+    def _skipped(self, layer: int, before: list[Tensor], outputs: list[Tensor]) -> list[Tensor]:
+        if self.skip == "none" or layer == 0:
+            return outputs
+        if self.skip == "residual":
+            return [old + new for old, new in zip(before, outputs, strict=True)]
+        gates = self.highways[(layer - 1) * len(outputs) : layer * len(outputs)]
+        return [gate(old, new) for gate, old, new in zip(gates, before, outputs, strict=True)]
+
+    def _next(self, layer: int, outputs: list[Tensor]) -> list[dict[str, Tensor]]:
+        """What the next layer sees: the outputs, with dropout between layers."""
+        if layer + 1 < self.num_layers and self.dropout:
+            outputs = [nn.functional.dropout(output, self.dropout, self.training) for output in outputs]
+        streams = [{self.cell.inputs[0]: output} for output in outputs] if self.cell.inputs else [{}]
+        return streams if len(streams) == self.num_directions else streams * self.num_directions
+
+    def _ambient(
+        self, graph: Step, pack: Packing, initial: dict[str, Tensor], backwards: bool, words: Tensor | None, at: int
+    ) -> tuple[dict[Role, Tensor], dict[str, Tensor]]:
+        """What the graph asks the layer for, and the step at which each row will go on."""
+        ambient: dict[Role, Tensor] = {}
+        if words is not None:
+            # Each layer and direction draws its own noise from the call's seed.
+            ambient[Role.SEED] = torch.stack([words[0], (words[1] + at * 0x9E3779B9) & 0xFFFFFFFF])
+        if Role.ROW in graph.ambient:
+            rows = torch.arange(pack.batch, device=next(iter(initial.values())).device)
+            ambient[Role.ROW] = pack.sort(rows)[:, None]
+        if not self._layout.counted:
+            return ambient, {}
+        begun = initial.pop("time")
+        lengths, step, row = pack.clock(begun.device)
+        along = lengths[row] - 1 - step if backwards else step
+        ambient[Role.TIME] = begun[row] + along[:, None]
+        return ambient, {"time": begun + lengths[:, None]}
+
+    def _start(self, state: Any, batch: int, like: Tensor) -> list[dict[str, Tensor]]:
+        """The state each layer and direction starts from."""
+        if state is not None:
+            return self._layout.split(state, batch, f"Recurrent({type(self.cell).__name__})")
+        start = self._layout.zeros(batch, like)
+        if self.learn_state:
+            modules = [self._side(d)[layer] for layer in range(self.num_layers) for d in range(self.num_directions)]
+            for values, module in zip(start, modules, strict=True):
+                for name in self.cell.state:
+                    learned: Tensor = module.get_parameter(f"initial_{name}")
+                    values[name] = learned.expand(batch, *learned.shape)
+        return start
+
+    def _side(self, direction: int) -> list[CellParameters]:
+        """The layers of one direction: 0 the first, 1 the way back."""
         return list(self.layers_reverse if direction else self.layers)  # type: ignore[arg-type]
+
+    def _batch_of(self, state: Any, context: Any) -> int:
+        """The batch size where no input tells it."""
+        if state is not None:
+            return self._layout.batch_of(state)
+        if isinstance(context, Mapping):
+            context = tuple(context.values())
+        if context is not None:
+            return int((context if isinstance(context, Tensor) else context[0]).shape[0])
+        return 1
+
+    def _like(self) -> Tensor:
+        return next(self.parameters())
+
+    @staticmethod
+    def _seed(seed: int | Tensor | None, device: torch.device) -> Tensor:
+        """Two words of 32 bits."""
+        if seed is None:
+            return torch.randint(0, 2**32, (2,), dtype=torch.long).to(device)
+        number = torch.as_tensor(seed, dtype=torch.long, device=device)
+        return number if number.dim() else torch.stack([number & 0xFFFFFFFF, (number >> 32) & 0xFFFFFFFF])
 
     def extra_repr(self) -> str:
         """The settings that differ from their defaults, and the engine."""
         parts = [repr(self.cell), str(self.input_size), str(self.hidden_size)]
-        settings = {
-            "num_layers": (self.num_layers, 1),
-            "bidirectional": (self.bidirectional, False),
-            "batch_first": (self.batch_first, False),
-            "dropout": (self.dropout, 0.0),
-        }
-        parts += [f"{name}={value}" for name, (value, default) in settings.items() if value != default]
+        defaults = {
+            "num_layers": 1, "bidirectional": False, "reverse": False, "batch_first": False, "dropout": 0.0,
+            "merge": "concat", "independent": False, "skip": "none", "learn_state": False, "transforms": (), "penalties": (),
+        }  # fmt: skip
+        parts += [f"{n}={getattr(self, n)!r}" for n, default in defaults.items() if getattr(self, n) != default]
         return ", ".join([*parts, f"engine={self.engine.name}"])
+
+
+class _Highway(nn.Module):
+    """A learned gate between a layer's output and its input: ``g * new + (1 - g) * old``, g a function of the input."""
+
+    def __init__(self, size: Any, *, device: Any, dtype: Any) -> None:
+        super().__init__()
+        if not isinstance(size, int):
+            raise ConfigError(f"Recurrent: skip='highway' needs outputs with one axis; these have {size}")
+        self.gate = nn.Linear(size, size, device=device, dtype=dtype)
+
+    def forward(self, old: Tensor, new: Tensor) -> Tensor:
+        """Mix (rows, O) and (rows, O)."""
+        gate = torch.sigmoid(self.gate(old))
+        return gate * new + (1 - gate) * old
+
+
+def _check_sizes(input_size: Any, hidden_sizes: Sequence[int], num_layers: int, least: int) -> None:
+    inputs = list(input_size) if isinstance(input_size, tuple | list) else [input_size]
+    rows = [*(("input_size", size, least) for size in inputs), *(("hidden_size", size, 1) for size in hidden_sizes)]
+    for name, value, smallest in [*rows, ("num_layers", num_layers, 1)]:
+        if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
+            raise ConfigError(explain(f"Recurrent: {name} must be a whole number, {smallest} or more.", got=repr(value)))
+    if len(hidden_sizes) != num_layers:
+        raise ConfigError(
+            explain(
+                "Recurrent: there must be one hidden_size, or one for each layer.",
+                got=f"{len(hidden_sizes)} sizes for num_layers={num_layers}",
+            )
+        )

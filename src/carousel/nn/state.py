@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from carousel.errors import DTypeError, ShapeError, explain
 from carousel.graph import Cell
 from carousel.graph.shapes import Sizes, concrete
+from carousel.nn.inputs import named
 
 
 @cache
@@ -21,53 +23,89 @@ def state_type(name: str, fields: tuple[str, ...]) -> Any:
     return namedtuple(f"{name}State", fields, rename=any(keyword.iskeyword(field) for field in fields))
 
 
-def as_states(cell: Cell, state: Any, copies: int, batch: int, sizes: Sizes, who: str) -> dict[str, Tensor]:
-    """Check the state a caller gives.
+class StateLayout:
+    """How the states of a layer's parts become what a user sees, and back.
+
+    Where all layers have one size, each state is one tensor (L·D, B, ...), as torch has it; else the state is a tuple of
+    L·D named tuples of (B, ...).
 
     Args:
         cell: whose states they are.
-        state: a tuple of tensors in the order of `cell.state`, a mapping by name, or one tensor if there is one state.
-        copies: L·D.
-        batch: B.
-        sizes: the size of each axis letter.
-        who: the caller, for messages.
-
-    Returns:
-        By name, (L·D, B, ...).
-
-    Raises:
-        DTypeError: it is none of these.
-        ShapeError: the number of states or a shape is another.
+        sizes: the size of each axis letter, for each layer.
+        directions: D.
+        counted: whether the number of the next step is part of the state, as ``time``, (B, 1), int64.
     """
-    if isinstance(state, Tensor):
-        state = (state,)
-    if isinstance(state, Mapping):
-        if set(state) != set(cell.state):
-            raise ShapeError(
-                explain(f"{who}: the state has other names.", got=", ".join(state), expected=", ".join(cell.state))
-            )
-        state = tuple(state[name] for name in cell.state)
-    if not isinstance(state, Sequence) or not all(isinstance(part, Tensor) for part in state):
-        raise DTypeError(
-            explain(f"{who}: the state must be tensors.", got=type(state).__name__, expected=f"({', '.join(cell.state)})")
-        )
-    if len(state) != len(cell.state):
-        raise ShapeError(
-            explain(
-                f"{who}: {type(cell).__name__} has {len(cell.state)} states.",
-                got=f"{len(state)} tensors",
-                expected=f"({', '.join(cell.state)})",
-            )
-        )
-    for name, tensor in zip(cell.state, state, strict=True):
-        expected = (copies, batch, *concrete(cell.graph.states[name].shape, sizes))
+
+    def __init__(self, cell: Cell, sizes: Sequence[Sizes], directions: int, counted: bool) -> None:
+        self.names = (*cell.state, "time") if counted else cell.state
+        self.counted = counted
+        states = cell.graph.states
+        self.shapes = [
+            {name: concrete(states[name].shape, layer) if name in states else (1,) for name in self.names}
+            for layer in sizes
+            for _ in range(directions)
+        ]
+        self.uniform = all(shape == self.shapes[0] for shape in self.shapes)
+        self.type = state_type(type(cell).__name__, self.names)
+
+    def zeros(self, batch: int, like: Tensor) -> list[dict[str, Tensor]]:
+        """The state of sequences that have not started, for each layer and direction."""
+        return [
+            {
+                name: like.new_zeros((batch, *shape), dtype=torch.long if name == "time" and self.counted else None)
+                for name, shape in shapes.items()
+            }
+            for shapes in self.shapes
+        ]
+
+    def join(self, parts: Sequence[Mapping[str, Tensor]]) -> Any:
+        """What a user sees, from the state of each layer and direction."""
+        if not self.uniform:
+            return tuple(self.type(*(part[name] for name in self.names)) for part in parts)
+        return self.type(*(torch.stack([part[name] for part in parts]) for name in self.names))
+
+    def split(self, state: Any, batch: int, who: str) -> list[dict[str, Tensor]]:
+        """The state of each layer and direction, from what a user gives.
+
+        Raises:
+            DTypeError: it is not made of tensors.
+            ShapeError: the number of states or a shape is another.
+        """
+        if self.uniform:
+            whole = named(state, self.names, "the state", who)
+            for name, tensor in whole.items():
+                expected = (len(self.shapes), batch, *self.shapes[0][name])
+                swapped = "batch_first does not touch the state" if tensor.shape[:1] == (batch,) else None
+                self._check(name, tensor, expected, "(layers x directions, B, ...)", swapped, who)
+            return [{name: tensor[i] for name, tensor in whole.items()} for i in range(len(self.shapes))]
+        if not isinstance(state, Sequence) or isinstance(state, Tensor):
+            raise DTypeError(explain(f"{who}: the state must be a tuple.", got=type(state).__name__, expected=self._wanted()))
+        if len(state) != len(self.shapes):
+            raise ShapeError(explain(f"{who}: the state has other parts.", got=f"{len(state)}", expected=self._wanted()))
+        parts = [named(part, self.names, "the state", who) for part in state]
+        for part, shapes in zip(parts, self.shapes, strict=True):
+            for name, tensor in part.items():
+                self._check(name, tensor, (batch, *shapes[name]), "(B, ...)", None, who)
+        return parts
+
+    def batch_of(self, state: Any) -> int:
+        """The batch size of a state that a user gives."""
+        part = state
+        while not isinstance(part, Tensor):
+            part = next(iter(part.values() if isinstance(part, Mapping) else part))
+        return part.shape[1 if self.uniform else 0]
+
+    def _wanted(self) -> str:
+        return f"{len(self.shapes)} tuples ({', '.join(self.names)}), one for each layer and direction"
+
+    @staticmethod
+    def _check(name: str, tensor: Tensor, expected: tuple[int, ...], axes: str, advice: str | None, who: str) -> None:
         if tuple(tensor.shape) != expected:
             raise ShapeError(
                 explain(
                     f"{who}: the state {name} has another shape.",
                     got=f"{name} {tuple(tensor.shape)}",
-                    expected=f"{name} (layers x directions, B, ...) = {expected}",
-                    advice="batch_first does not touch the state" if tensor.shape[:1] == (batch,) else None,
+                    expected=f"{name} {axes} = {expected}",
+                    advice=advice,
                 )
             )
-    return dict(zip(cell.state, state, strict=True))
