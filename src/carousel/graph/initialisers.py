@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from carousel.errors import ConfigError, ShapeError
+from carousel.errors import ConfigError, ShapeError, unknown_name
 
 
 class Initialiser(ABC):
@@ -110,6 +110,57 @@ class identity(Initialiser):  # noqa: N801
         tensor.diagonal().fill_(self.scale)
 
 
+@dataclass(frozen=True)
+class chrono(Initialiser):  # noqa: N801
+    """Forget biases for memories of all lengths up to `longest` steps: log of a uniform number in [1, longest - 1].
+
+    With its negative for the input gate, as in the paper: ``init={"b_f": chrono(T), "b_i": minus("b_f")}``
+    (Tallec & Ollivier 2018, "Can Recurrent Neural Networks Warp Time?", arXiv:1804.11188).
+
+    Args:
+        longest: the longest dependence expected, in steps; more than 2.
+    """
+
+    longest: float
+
+    def __post_init__(self) -> None:
+        if not self.longest > 2:
+            raise ConfigError(f"chrono: the longest dependence must be more than 2 steps, got {self.longest}")
+
+    def fill(self, torch: Any, tensor: Any, generator: Any = None) -> None:
+        """Fill in place."""
+        tensor.uniform_(1.0, self.longest - 1.0, generator=generator).log_()
+
+
+@dataclass(frozen=True)
+class minus(Initialiser):  # noqa: N801
+    """Minus another parameter of the same layer, once that one has its values.
+
+    Args:
+        other: the other parameter's name.
+    """
+
+    other: str
+
+    def fill(self, torch: Any, tensor: Any, generator: Any = None) -> None:
+        """Needs the other's values: :meth:`copy` is called instead.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(f"minus('{self.other}') needs the other parameter: use it in init= of a layer")
+
+    def copy(self, tensor: Any, values: Mapping[str, Any]) -> None:
+        """Fill in place, from the values of the layer's parameters.
+
+        Raises:
+            ConfigError: there is no such parameter.
+        """
+        if self.other not in values:
+            raise ConfigError(unknown_name("parameter", self.other, values))
+        tensor.copy_(-values[self.other])
+
+
 def _fans(shape: Any) -> int:
     """In plus out, of a vector, a matrix, blocks of matrices (N, out, in) or a kernel (out, in, K, K)."""
     if len(shape) < 2:
@@ -129,7 +180,13 @@ def ones() -> Initialiser:
     return constant(1.0)
 
 
-INITIALISERS = {f.__name__: f for f in (constant, glorot, identity, normal, ones, orthogonal, uniform, zeros)}
+INITIALISERS = {f.__name__: f for f in (chrono, constant, glorot, identity, normal, ones, orthogonal, uniform, zeros)}
+
+
+_NEED_NUMBER = {
+    "constant": "give the number itself, for example 1.0",
+    "chrono": "give carousel.graph.chrono(T), T the longest dependence in steps",
+}
 
 
 def initialiser(spec: Initialiser | str | float) -> Initialiser:
@@ -142,14 +199,12 @@ def initialiser(spec: Initialiser | str | float) -> Initialiser:
         >>> initialiser("orthogonal"), initialiser(1.0)
         (orthogonal(gain=1.0), constant(value=1.0))
     """
-    from carousel.errors import unknown_name
-
     if isinstance(spec, Initialiser):
         return spec
     if isinstance(spec, int | float) and not isinstance(spec, bool):
         return constant(float(spec))
     if not isinstance(spec, str) or spec not in INITIALISERS:
         raise ConfigError(unknown_name("initialiser", str(spec), INITIALISERS))
-    if spec == "constant":
-        raise ConfigError("the initialiser 'constant' needs its number: give the number itself, for example 1.0")
+    if spec in _NEED_NUMBER:
+        raise ConfigError(f"the initialiser '{spec}' needs its number: {_NEED_NUMBER[spec]}")
     return cast("Callable[[], Initialiser]", INITIALISERS[spec])()

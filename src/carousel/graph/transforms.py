@@ -367,7 +367,7 @@ class WeightDrop(Transform):
 
 @dataclass(frozen=True)
 class Normalise(Transform):
-    """Normalises products over their last axis, with a learned gain for each unit.
+    """Normalises products over their features, with a learned gain for each unit.
 
     Args:
         kind: ``layer`` takes the mean away and divides by the standard deviation; ``rms`` divides by the root mean square.
@@ -395,11 +395,19 @@ class Normalise(Transform):
         def value(node: Node, symbol: Symbol) -> Symbol:
             if not _is_product_with(node, names):
                 return symbol
-            gain = work.parameter(f"gain_{node.args[0].name}", symbol.shape[-1:], ones())
-            centred = symbol - mean(symbol) if self.kind == "layer" else symbol
-            return gain * (centred / sqrt(mean(centred**2) + self.eps))
+            # One gain for each unit: for what the matrix makes, not for the slots or places it is applied at.
+            matrix = node.args[0]
+            gain = work.parameter(f"gain_{matrix.name}", tuple(a if a in matrix.shape else 1 for a in node.shape), ones())
+            centred = symbol - _mean(symbol, node.kind.features) if self.kind == "layer" else symbol
+            return gain * (centred / sqrt(_mean(centred**2, node.kind.features) + self.eps))
 
         return work.run(value=value)
+
+
+def _mean(symbol: Symbol, places: tuple[int, ...]) -> Symbol:
+    for place in places:
+        symbol = mean(symbol, symbol.shape[place])
+    return symbol
 
 
 @dataclass(frozen=True)

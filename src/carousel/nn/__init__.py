@@ -1,5 +1,18 @@
-"""Layers to build networks with."""
+"""Layers to build networks with, and what regularises them."""
 
+from carousel.graph.transforms import (
+    ClipState,
+    InputDropout,
+    Normalise,
+    Projected,
+    RecurrentDropout,
+    StateDropout,
+    Transform,
+    VariationalDropout,
+    WeightDrop,
+    Zoneout,
+)
+from carousel.nn.penalties import ActivationPenalty, Penalty, TemporalActivationPenalty, WeightPenalty
 from carousel.nn.recurrent import Recurrent
 from carousel.nn.summary import SUMMARIES, AttentionSummary, LastSummary, MaxSummary, MeanSummary, Summary
 from carousel.nn.torch_cells import GRUCell, LSTMCell, RNNCell
@@ -10,13 +23,27 @@ __all__ = [
     "LSTM",
     "RNN",
     "SUMMARIES",
+    "ActivationPenalty",
     "AttentionSummary",
+    "ClipState",
     "GRUCell",
+    "InputDropout",
     "LSTMCell",
     "LastSummary",
     "MaxSummary",
     "MeanSummary",
+    "Normalise",
+    "Penalty",
+    "Projected",
     "RNNCell",
     "Recurrent",
+    "RecurrentDropout",
+    "StateDropout",
     "Summary",
+    "TemporalActivationPenalty",
+    "Transform",
+    "VariationalDropout",
+    "WeightDrop",
+    "WeightPenalty",
+    "Zoneout",
 ]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from carousel.errors import ConfigError, unknown_name
-from carousel.graph import Initialiser, Parameter, initialiser
+from carousel.graph import Initialiser, Parameter, initialiser, minus
 from carousel.graph.shapes import Shape, Sizes, concrete
 
 Starts = Mapping[str, Initialiser | str | float]
@@ -56,7 +56,11 @@ class CellParameters(nn.Module):
         """Start everything anew, from torch's generator, in the order of the equations; learned states start at 0."""
         values = self.values()
         for name, start in self._init.items():
-            start.fill(torch, values[name])
+            if not isinstance(start, minus):
+                start.fill(torch, values[name])
+        for name, start in self._init.items():
+            if isinstance(start, minus):
+                start.copy(values[name], values)
         for name, value in values.items():
             if name.startswith("initial_"):
                 value.zero_()

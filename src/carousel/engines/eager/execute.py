@@ -140,7 +140,9 @@ class Executor:
         waiting: list[list[Tensor]] = [[] for _ in names]  # finished rows (forwards), in the order they finished
         kept: dict[Node, list[Tensor]] = {node: [] for node in self.schedule.kept}
         pieces = self._pieces(values, batch_sizes)
-        calls, stacks = self._calls[Section.LOOP], self._stacks(self._calls[Section.LOOP], values)
+        whole = [(slot, values[slot]) for slot, _ in pieces]
+        calls = self._calls[Section.LOOP]
+        stacks = [self._stack(call, values) for call in calls]  # what is stacked there is known before the loop
 
         rows = state[0].shape[0] if not reverse else (batch_sizes[-1] if batch_sizes else 0)
         if reverse:
@@ -164,6 +166,8 @@ class Executor:
             for node, collected in kept.items():
                 collected.append(self._rows(values[self._slot[node]], node, rows, on, state[0]))
             state = [self._rows(values[self._slot[node]], node, rows, on, old) for node, old in zip(after, state, strict=True)]
+        for slot, value in whole:  # the section after the loop reads all steps again
+            values[slot] = value
         if reverse:
             final = [torch.cat([s, start[name][rows:]]) for s, name in zip(state, names, strict=True)]
         else:
@@ -222,21 +226,16 @@ class Executor:
         return [*itertools.chain.from_iterable(group.nodes for group in stage.groups), *stage.region]
 
     def _do(self, section: Section, values: list[Value], on: Eager) -> None:
-        calls = self._calls[section]
-        for call, stack in zip(calls, self._stacks(calls, values), strict=True):
-            self._call(call, stack, values, on)
+        for call in self._calls[section]:
+            self._call(call, self._stack(call, values), values, on)
 
-    def _stacks(self, calls: list[_Call], values: list[Value]) -> list[tuple[Tensor, list[int]] | None]:
-        """For each call on several nodes: their first operands joined, and how long each is."""
-        stacks: list[tuple[Tensor, list[int]] | None] = []
-        for call in calls:
-            if not call.group.stacked:
-                stacks.append(None)
-                continue
-            first = [values[self._slot[node.args[0]]] for node in call.group.nodes]
-            axis, _ = call.group.nodes[0].kind.stacking or (0, 0)
-            stacks.append((torch.cat(first, axis), [operand.shape[axis] for operand in first]))
-        return stacks
+    def _stack(self, call: _Call, values: list[Value]) -> tuple[Tensor, list[int]] | None:
+        """For a call on several nodes: their first operands joined, and how long each is."""
+        if not call.group.stacked:
+            return None
+        first = [values[self._slot[node.args[0]]] for node in call.group.nodes]
+        axis, _ = call.group.nodes[0].kind.stacking or (0, 0)
+        return torch.cat(first, axis), [operand.shape[axis] for operand in first]
 
     @staticmethod
     def _call(call: _Call, stack: tuple[Tensor, list[int]] | None, values: list[Value], on: Eager) -> None:

@@ -53,6 +53,11 @@ class Kind(ABC):
     hoisting: ClassVar[Hoisting] = Hoisting.FREE
 
     @property
+    def features(self) -> tuple[int, ...]:
+        """The axes over which a norm of this value is taken, counted from the end."""
+        return (-1,)
+
+    @property
     def silent(self) -> bool:
         """Whether equations show the argument in place of the node (a change of layout)."""
         return False

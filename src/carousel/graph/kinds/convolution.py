@@ -38,6 +38,11 @@ class Convolution(Kind):
         return 1
 
     @property
+    def features(self) -> tuple[int, ...]:
+        """Channels and places."""
+        return (-3, -2, -1)
+
+    @property
     def stacking(self) -> tuple[int, int]:
         """The gates' kernels one above another, or, transposed, side by side."""
         return (1, -3) if self.transposed else (0, -3)

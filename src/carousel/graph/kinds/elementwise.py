@@ -165,6 +165,12 @@ def _greater(a: Any, b: Any) -> Any:
     return greater(a, b)
 
 
+def _where(condition: Any, yes: Any, no: Any) -> Any:
+    from carousel.graph.symbol import where
+
+    return where(condition, yes, no)
+
+
 def _function(name: str, x: Any) -> Any:
     return x.builder.apply(Elementwise(name), x)
 
@@ -230,7 +236,7 @@ for _f in (
     Function("remainder", lambda a, y, g, s: (g, None), lambda t, a, s: t.remainder(a[0], a[1]), 4, r"{0} \bmod {1}"),
     Function(
         "where",
-        lambda a, y, g, s: (None, g * a[0], g * (1 - a[0])),
+        lambda a, y, g, s: (None, _where(a[0], g, 0.0), _where(a[0], 0.0, g)),
         lambda t, a, s: t.where(a[0] != 0, a[1], a[2]),
     ),
     Function(
