@@ -1,0 +1,66 @@
+"""Optimizers by name, and clipping of gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from carousel.training.config import TrainingConfig
+
+__all__ = ["build_optimizer", "clip_gradients"]
+
+CLASSES: dict[str, type[Optimizer]] = {
+    "adadelta": torch.optim.Adadelta,
+    "adagrad": torch.optim.Adagrad,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "nadam": torch.optim.NAdam,
+    "rmsprop": torch.optim.RMSprop,
+    "sgd": torch.optim.SGD,
+}
+# One pass over memory instead of about ten: on a CPU an embedding of 20,000 words costs a fifth of the time.
+FUSED = {"cpu": ("adagrad", "adam", "adamw", "sgd"), "cuda": ("adam", "adamw", "sgd")}
+
+
+def build_optimizer(config: TrainingConfig, parameters: Iterable[Tensor], *, scaled: bool = False) -> Optimizer:
+    """Make the optimizer that a configuration names, for the parameters that want a gradient.
+
+    Args:
+        config: its `optimizer`, `lr`, `weight_decay` and `momentum`.
+        parameters: the model's, on the device of the run.
+        scaled: whether gradients come scaled (16-bit floats); a fused step would unscale them after the clipping.
+    """
+    wanted = [parameter for parameter in parameters if parameter.requires_grad]
+    options: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
+    if config.momentum:
+        options["momentum"] = config.momentum
+    floating = all(parameter.is_floating_point() for parameter in wanted)
+    devices = {parameter.device.type for parameter in wanted}
+    if not scaled and floating and len(devices) == 1 and config.optimizer in FUSED.get(devices.pop(), ()):
+        options["fused"] = True
+    return CLASSES[config.optimizer](wanted, **options)
+
+
+def clip_gradients(parameters: list[Tensor], *, value: float | None, norm: float | None) -> None:
+    """Cut every component to `value`, then scale the whole to 2-norm `norm`. Both bounds hold afterwards.
+
+    Args:
+        parameters: their ``.grad`` is changed in place; those without one are left out.
+        value: bound of each component; None for none.
+        norm: bound of the 2-norm over all parameters together; None for none.
+
+    Example:
+        >>> weight = torch.zeros(2, requires_grad=True)
+        >>> weight.grad = torch.tensor([3.0, 0.4])
+        >>> clip_gradients([weight], value=0.3, norm=None)
+        >>> weight.grad
+        tensor([0.3000, 0.3000])
+    """
+    if value is not None:
+        torch.nn.utils.clip_grad_value_(parameters, value)
+    if norm is not None:
+        torch.nn.utils.clip_grad_norm_(parameters, norm)

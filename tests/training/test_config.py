@@ -1,0 +1,85 @@
+import inspect
+import re
+import subprocess
+import sys
+
+import pytest
+
+import carousel.training
+from carousel.errors import ConfigError
+from carousel.training import TrainingConfig
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("epochs", 0, "epochs must be a whole number, at least 1"),
+        ("epochs", 2.5, "got:      2.5"),
+        ("epochs", True, "got:      True"),
+        ("lr", 0.0, "lr must be a number above 0"),
+        ("lr", float("nan"), "got:      nan"),
+        ("lr", "fast", "got:      'fast'"),
+        ("max_minutes", -1, "max_minutes must be a number above 0"),
+        ("momentum", 1.0, "momentum must be a number 0 or more and below 1"),
+        ("weight_decay", -0.1, "weight_decay must be a number 0 or more"),
+        ("clip_norm", 0, "null for no clipping"),
+        ("clip_value", 0, "null for no clipping"),
+        ("patience", 0, "null to never stop early"),
+        ("threads", 0, "threads must be a whole number, at least 1"),
+        ("seed", -1, "seed must be a whole number, at least 0"),
+        ("momentum", 0.9, "choose the optimizer sgd or rmsprop"),
+        ("trainer", {"accumulate_grad_batches": 0}, "trainer.accumulate_grad_batches must be a whole number, at least 1"),
+        ("trainer", {"max_steps": 0}, "trainer.max_steps must be a whole number, at least 1"),
+        ("trainer", [], "trainer must map option names to values"),
+    ],
+)
+def test_an_impossible_value_names_the_option_the_value_and_what_to_do(option, value, words):
+    with pytest.raises(ConfigError, match=re.escape(words)) as caught:
+        TrainingConfig(**{option: value})
+    assert "try:" in str(caught.value)
+
+
+@pytest.mark.parametrize(("option", "value", "near"), [("optimizer", "adamm", "adam"), ("device", "cudda", "cuda")])
+def test_a_misspelt_choice_names_the_nearest(option, value, near):
+    with pytest.raises(ConfigError, match=f"Did you mean '{near}'"):
+        TrainingConfig(**{option: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [("max_epochs", "epochs"), ("gradient_clip_val", "clip_norm"), ("max_time", "max_minutes"), ("accelerator", "device")],
+)
+def test_a_trainer_option_that_the_run_owns_names_the_option_to_use(name, instead):
+    with pytest.raises(ConfigError, match=f"trainer.{name} is decided by the run itself(.|\n)*`{instead}`"):
+        TrainingConfig(trainer={name: 1})
+
+
+def test_an_unknown_trainer_option_names_the_nearest():
+    with pytest.raises(ConfigError, match=r"unknown trainer option 'precison'\. Did you mean 'precision'"):
+        TrainingConfig(trainer={"precison": "bf16-mixed"})
+
+
+def test_every_option_is_documented_for_the_command_line():
+    documented = re.findall(r"^    (\w+): ", inspect.cleandoc(TrainingConfig.__doc__), re.MULTILINE)
+    assert documented[: len(inspect.signature(TrainingConfig).parameters)] == list(inspect.signature(TrainingConfig).parameters)
+
+
+def test_the_public_names_are_these():
+    assert carousel.training.__all__ == [
+        "Measured",
+        "TrainableModel",
+        "TrainingConfig",
+        "TrainingResult",
+        "draw_learning_curve",
+        "load_checkpoint",
+        "save_checkpoint",
+        "train",
+    ]
+    for name in carousel.training.__all__:
+        assert getattr(carousel.training, name).__name__ == name
+
+
+def test_importing_the_package_imports_no_heavy_library():
+    code = "import sys, carousel.training; print([n for n in ('torch', 'lightning', 'matplotlib', 'rich') if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
