@@ -13,10 +13,11 @@ __version__ = "0.1.0"
 
 _LANGUAGE = "carousel.graph"
 _NAMES = (
-    "Cell", "Output", "activation", "clamp", "constant", "cos", "cumsum", "elu", "equal", "erf", "exp", "expm1", "gelu",
-    "glorot", "greater", "hard_sigmoid", "hard_tanh", "identity", "leaky_relu", "log", "logsumexp", "max", "maximum", "mean",
-    "minimum", "normal", "ones", "orthogonal", "relu", "sigmoid", "sign", "silu", "sin", "softmax", "softplus", "softsign",
-    "sqrt", "stop_gradient", "sum", "tanh", "uniform", "where", "zeros",
+    "Cell", "Initialiser", "Output", "activation", "chrono", "clamp", "constant", "cos", "cumsum", "elu", "equal",
+    "erf", "exp", "expm1", "gelu", "glorot", "greater", "hard_sigmoid", "hard_tanh", "identity", "leaky_relu", "log",
+    "logsumexp", "matvec", "max", "maximum", "mean", "minimum", "minus", "normal", "ones", "orthogonal", "outer",
+    "product", "relu", "remainder", "reshape", "sigmoid", "sign", "silu", "sin", "size", "softmax", "softplus",
+    "softsign", "sqrt", "stop_gradient", "sum", "tanh", "uniform", "vecmat", "where", "zeros",
 )  # fmt: skip
 
 __all__ = ["__version__", *_NAMES]
