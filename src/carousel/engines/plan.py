@@ -9,7 +9,7 @@ from carousel.errors import ConfigError, KernelUnavailable, explain, unknown_nam
 
 if TYPE_CHECKING:
     from carousel.engines.eager import EagerEngine
-    from carousel.graph.cell import Step
+    from carousel.graph.step import Step
 
 
 @dataclass(frozen=True)

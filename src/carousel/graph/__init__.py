@@ -1,24 +1,8 @@
 """The cell language: symbols, `Cell`, and a cell's equations as a graph. Knows no engine and no tensor library."""
 
-from carousel.graph.cell import Cell, Output, Parameter, Step
-from carousel.graph.initialisers import (
-    INITIALISERS,
-    Initialiser,
-    chrono,
-    constant,
-    glorot,
-    identity,
-    initialiser,
-    minus,
-    normal,
-    ones,
-    orthogonal,
-    uniform,
-    zeros,
-)
-from carousel.graph.symbol import (
+from carousel.graph.cell import Cell
+from carousel.graph.functions import (
     ACTIVATIONS,
-    Symbol,
     activation,
     clamp,
     cos,
@@ -60,6 +44,23 @@ from carousel.graph.symbol import (
     vecmat,
     where,
 )
+from carousel.graph.initialisers import (
+    INITIALISERS,
+    Initialiser,
+    chrono,
+    constant,
+    glorot,
+    identity,
+    initialiser,
+    minus,
+    normal,
+    ones,
+    orthogonal,
+    uniform,
+    zeros,
+)
+from carousel.graph.step import Output, Parameter, Step
+from carousel.graph.symbol import Symbol
 
 __all__ = [
     "ACTIVATIONS",

@@ -4,155 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import inspect
 import typing
-import zlib
-from collections.abc import Callable, Mapping
-from contextvars import ContextVar
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, ClassVar, Literal, dataclass_transform
 
-from carousel.errors import CellError, ConfigError, explain, unknown_name
+from carousel.errors import ConfigError, explain, unknown_name
 from carousel.graph.initialisers import Initialiser, constant, glorot, orthogonal
-from carousel.graph.kinds import Block, Convolution, Dense, Leaf, Noise, Role
-from carousel.graph.node import Node, Place, here, reachable
+from carousel.graph.kinds import Block, Convolution, Dense, Role
+from carousel.graph.node import here
 from carousel.graph.shapes import Axis, Shape, Sizes, concrete, show
-from carousel.graph.symbol import Builder, Symbol, _building, cell_error
+from carousel.graph.step import Step
+from carousel.graph.symbol import Symbol, cell_error
+from carousel.graph.tracing import NOISE_PER, current_tracing, make_noise, trace
 
 # The matrices of an affine map, in the order of its operands: W for the first (as a rule the input), U for the second
 # (as a rule the state), V for the third.
 LETTERS = "WUVYZ"
-
-
-@dataclasses.dataclass(frozen=True)
-class Parameter:
-    """What a cell learns: a matrix or a vector, named as in its equations.
-
-    Attributes:
-        name: for example ``U_f``.
-        shape: named axes; a matrix is (out, in).
-        init: how it starts.
-        node: its leaf in the graph.
-        place: the line of the cell that declares it.
-        learned: whether training changes it.
-    """
-
-    name: str
-    shape: Shape
-    init: Initialiser
-    node: Node
-    place: Place | None = None
-    learned: bool = True
-
-
-@dataclasses.dataclass(frozen=True)
-class Output:
-    """Marks what `step` puts out, where that is not its first state: ``return Output(y), h, c``."""
-
-    value: Symbol
-
-    def __post_init__(self) -> None:
-        if isinstance(self.value, Symbol):
-            self.value.builder.learn_names(here()[1])
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Step:
-    """A traced step: a cell's equations as a graph.
-
-    Attributes:
-        cell: whose equations they are.
-        inputs: the leaf of each input.
-        states: the leaf of each state, as the step before left it.
-        parameters: what the cell learns, in the order of the equations.
-        output: what the step puts out.
-        new_states: each state, as this step leaves it.
-        builder: where the nodes are made.
-        context: the leaf of each value that is constant over time.
-        ambient: the leaves that a layer supplies by itself: the number of the step, the row, the seed of the noise.
-    """
-
-    cell: Cell
-    inputs: Mapping[str, Node]
-    states: Mapping[str, Node]
-    parameters: Mapping[str, Parameter]
-    output: Node
-    new_states: Mapping[str, Node]
-    builder: Builder
-    context: Mapping[str, Node] = dataclasses.field(default_factory=dict)
-    ambient: Mapping[Role, Node] = dataclasses.field(default_factory=dict)
-
-    @property
-    def results(self) -> list[Node]:
-        """The output and the new states."""
-        return [self.output, *self.new_states.values()]
-
-    @property
-    def nodes(self) -> list[Node]:
-        """All nodes the results need, each after its arguments."""
-        return reachable(self.results)
-
-
-#: The axes of what a layer supplies by itself.
-AMBIENT: dict[Role, Shape] = {Role.TIME: (1,), Role.ROW: (1,), Role.SEED: (2,)}
-
-
-class _Tracing:
-    """What `Cell.affine` and its like write to while `step` runs."""
-
-    def __init__(self, cell: Cell) -> None:
-        self.cell = cell
-        self.builder = Builder()
-        self.parameters: dict[str, Parameter] = {}
-        self.ambient: dict[Role, Symbol] = {}
-        self.calls: dict[str, tuple[tuple[object, ...], Symbol, Place | None]] = {}
-
-    def leaf(self, role: Role, name: str, shape: Shape) -> Symbol:
-        symbol = self.builder.apply(Leaf(role, name, shape))
-        symbol.node.name = name
-        return symbol
-
-    def supplied(self, role: Role) -> Symbol:
-        """The number of the step, the row or the seed: leaves that a layer fills by itself."""
-        if role not in self.ambient:
-            self.ambient[role] = self.leaf(role, role.value, AMBIENT[role])
-        return self.ambient[role]
-
-    def once(self, name: str, key: tuple[object, ...], make: Callable[[], Symbol]) -> Symbol:
-        """Return what `make` makes, or what it made before: the same name must mean the same thing."""
-        place, variables = here()
-        self.builder.learn_names(variables)
-        if not isinstance(name, str) or not name.isidentifier():
-            raise cell_error(f"{name!r} cannot be a parameter's name.", place, "use letters, digits and _, as in 'f' or 'W_f'")
-        if name in self.calls:
-            known, symbol, before = self.calls[name]
-            if known != key:
-                raise cell_error(
-                    f"the name '{name}' is used again with other operands; it was first used at {before}.",
-                    place,
-                    "give each equation a name of its own",
-                )
-            return symbol
-        symbol = make()
-        self.calls[name] = (key, symbol, place)
-        return symbol
-
-    def parameter(self, name: str, shape: Shape, init: Initialiser, learned: bool = True) -> Symbol:
-        place, _ = here()
-        if name in self.parameters:
-            raise cell_error(
-                f"there are two parameters named '{name}'; the other is at {self.parameters[name].place}.",
-                place,
-                "give each equation a name of its own",
-            )
-        if name in (*self.cell.inputs, *self.cell.state, *self.cell.context):
-            raise cell_error(f"'{name}' is already the name of a value of the step.", place, "give the parameter another")
-        symbol = self.leaf(Role.PARAMETER, name, shape)
-        self.parameters[name] = Parameter(name, shape, init, symbol.node, place, learned)
-        return symbol
-
-
-_tracing: ContextVar[_Tracing | None] = ContextVar("carousel_tracing", default=None)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, eq_default=True)
@@ -254,7 +122,7 @@ class Cell:
         Raises:
             CellError: no operands, a name used again with other operands, or an operand without axes.
         """
-        tracing = self._tracing("affine")
+        tracing = current_tracing("affine")
         key = ("affine", *(symbol_key(o) for o in operands), size, bias, W, U, V, b)
 
         def make() -> Symbol:
@@ -288,7 +156,7 @@ class Cell:
         Returns:
             A vector (size).
         """
-        tracing = self._tracing("dense")
+        tracing = current_tracing("dense")
 
         def make() -> Symbol:
             place, _ = here()
@@ -314,7 +182,7 @@ class Cell:
             init: how it starts; by default 0.
             learned: False for a constant of the equations: saved with the layer, not trained.
         """
-        tracing = self._tracing("parameter")
+        tracing = current_tracing("parameter")
         start = init or constant(0.0)
         shape = (shape,) if isinstance(shape, str | int) else tuple(shape)
         if not shape:
@@ -333,7 +201,7 @@ class Cell:
         Returns:
             (N, size).
         """
-        tracing = self._tracing("blocks")
+        tracing = current_tracing("blocks")
 
         def make() -> Symbol:
             if len(operand.shape) != 2:
@@ -364,7 +232,7 @@ class Cell:
         Returns:
             (size, Y, X).
         """
-        tracing = self._tracing("convolution")
+        tracing = current_tracing("convolution")
 
         def make() -> Symbol:
             if len(operand.shape) != 3:
@@ -376,7 +244,7 @@ class Cell:
 
     def time(self) -> Symbol:
         """The number of the step, (1), from 0; it goes on where a state is handed from call to call."""
-        tracing = self._tracing("time")
+        tracing = current_tracing("time")
         return tracing.supplied(Role.TIME)
 
     def noise(self, name: str, shape: Shape = ("H",), *, per: str = "step") -> Symbol:
@@ -387,21 +255,10 @@ class Cell:
             shape: its axes.
             per: ``step`` draws anew at every step of every row; ``sequence`` once for each row; ``call`` once for all rows.
         """
-        tracing = self._tracing("noise")
+        tracing = current_tracing("noise")
         if per not in NOISE_PER:
             raise cell_error(unknown_name("noise", per, NOISE_PER), here()[0])
         return tracing.once(name, ("noise", shape, per), lambda: make_noise(tracing.supplied, name, tuple(shape), per))
-
-    def _tracing(self, verb: str) -> _Tracing:
-        tracing = _tracing.get()
-        if tracing is None:
-            place, _ = here()
-            raise cell_error(
-                f"self.{verb} was called outside of step.",
-                place,
-                "what a cell learns is declared in its equations; build a layer with carousel.nn.Recurrent to run it",
-            )
-        return tracing
 
     # --- what is derived ----------------------------------------------------------------------------------------
 
@@ -412,7 +269,7 @@ class Cell:
         Raises:
             CellError: the equations do not work; the message has the line.
         """
-        return _trace(self)
+        return trace(self)
 
     def options(self) -> dict[str, Any]:
         """The options and their values, fit for JSON and YAML."""
@@ -441,22 +298,6 @@ class Cell:
         return f"{type(self).__name__}({options})"
 
 
-#: What noise may be drawn anew for, and the leaves that takes.
-NOISE_PER: dict[str, tuple[Role, ...]] = {
-    "call": (Role.SEED,),
-    "sequence": (Role.SEED, Role.ROW),
-    "step": (Role.SEED, Role.ROW, Role.TIME),
-}
-
-
-def make_noise(supplied: Callable[[Role], Symbol], name: str, shape: Shape, per: str) -> Symbol:
-    """The noise called `name`, from the leaves that `supplied` gives."""
-    leaves = [supplied(role) for role in NOISE_PER[per]]
-    stream = zlib.crc32(name.encode())
-    kind = Noise(stream, shape, by_row=per != "call", by_step=per == "step")
-    return leaves[0].builder.apply(kind, *leaves)
-
-
 def symbol_key(value: object) -> object:
     """What tells two operands apart."""
     return value.node if isinstance(value, Symbol) else value
@@ -478,75 +319,3 @@ def _check_option(cell: str, name: str, value: Any, hint: Any) -> None:
                 expected=hint.__name__,
             )
         )
-
-
-def _trace(cell: Cell) -> Step:
-    kind = type(cell)
-    source = Place(inspect.getsourcefile(kind.step) or "?", kind.step.__code__.co_firstlineno)
-    tracing = _Tracing(cell)
-    token, building = _tracing.set(tracing), _building.set(tracing.builder)
-    try:
-        inputs = {name: tracing.leaf(Role.INPUT, name, cell.shapes.get(name, ("I",))) for name in cell.inputs}
-        states = {name: tracing.leaf(Role.STATE, name, cell.shapes.get(name, ("H",))) for name in cell.state}
-        context = {name: tracing.leaf(Role.CONTEXT, name, cell.shapes.get(name, ("H",))) for name in cell.context}
-        arguments = [*inputs.values(), *states.values(), *context.values()]
-        try:
-            inspect.signature(kind.step).bind(cell, *arguments)
-        except TypeError as problem:
-            raise cell_error(
-                f"{kind.__name__}.step does not take its inputs and states: {problem}.",
-                source,
-                f"write def step(self, {', '.join([*inputs, *states, *context])})",
-            ) from None
-        returned = cell.step(*arguments)
-    except (CellError, ConfigError):
-        raise
-    except RecursionError:
-        raise cell_error(f"{kind.__name__}.step never ends.", source) from None
-    finally:
-        _tracing.reset(token)
-        _building.reset(building)
-
-    results = returned if isinstance(returned, tuple) else (returned,)
-    output: object = None
-    if results and isinstance(results[0], Output):
-        output, results = results[0].value, results[1:]
-    if len(results) != len(states):
-        raise cell_error(
-            f"{kind.__name__}.step returned {len(results)} states, but there are {len(states)}: {', '.join(states)}.",
-            source,
-            f"end with: return {', '.join(states)}",
-        )
-    for name, value in [
-        ("the output", output if output is not None else results[0]),
-        *zip(states, results, strict=True),
-    ]:
-        if isinstance(value, Symbol) and value.builder is tracing.builder:
-            continue
-        raise cell_error(
-            f"{kind.__name__}.step returned {type(value).__name__} for {name}, not a symbol of this step.",
-            source,
-            "return values computed from the arguments of step",
-        )
-    for name, leaf, value in zip(states, states.values(), results, strict=True):
-        if value.shape != leaf.shape:
-            raise cell_error(
-                f"{kind.__name__}.step returned {name} with shape {show(value.shape)}, but the state has {show(leaf.shape)}.",
-                source,
-                f"make them equal, or declare shapes = {{'{name}': {value.shape}}}",
-            )
-    new_states = {name: value.node for name, value in zip(states, results, strict=True)}
-    made = output.node if isinstance(output, Symbol) else results[0].node
-    used = set(reachable([made, *new_states.values()]))
-    parameters = {p.name: p for p in tracing.parameters.values() if p.node in used}
-    return Step(
-        cell=cell,
-        inputs={name: symbol.node for name, symbol in inputs.items()},
-        states={name: symbol.node for name, symbol in states.items()},
-        parameters=parameters,
-        output=made,
-        new_states=new_states,
-        builder=tracing.builder,
-        context={name: symbol.node for name, symbol in context.items()},
-        ambient={role: symbol.node for role, symbol in tracing.ambient.items() if symbol.node in used},
-    )

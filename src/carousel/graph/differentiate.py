@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from carousel.graph.cell import Step
 from carousel.graph.kinds import Constant, Elementwise, Leaf, Role, Stretch, Sum, Total, TotalByRow, TotalKind
 from carousel.graph.node import Node, reachable
 from carousel.graph.program import Carried, Level, Program, depends_on, leaves
+from carousel.graph.step import Step
 from carousel.graph.symbol import Symbol
 
 # Saving a value costs a store and a load of memory that is no longer in the cache, for each element. On the machines we

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from carousel.graph.cell import Cell, Step
+from carousel.graph.cell import Cell
 from carousel.graph.differentiate import Plan, plan, varying
 from carousel.graph.kinds import Constant, Dense, Elementwise, Leaf, Role
 from carousel.graph.node import Node, users
 from carousel.graph.schedule import Schedule, Section
 from carousel.graph.schedule import schedule as make_schedule
 from carousel.graph.shapes import show
+from carousel.graph.step import Step
 
 _GREEK = frozenset(
     [

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from carousel.graph.cell import Step
 from carousel.graph.kinds import Role, TotalKind
 from carousel.graph.node import Node, reachable
+from carousel.graph.step import Step
 from carousel.graph.symbol import Builder
 
 

@@ -11,20 +11,18 @@ from torch import Tensor, nn
 
 from carousel.cells import resolve_cell
 from carousel.engines import Choice, choose, load
-from carousel.errors import ConfigError, explain, unknown_name
+from carousel.errors import ConfigError
 from carousel.graph import Cell, Initialiser
-from carousel.graph.cell import Step
 from carousel.graph.kinds import Role
-from carousel.graph.shapes import concrete
+from carousel.graph.step import Step
 from carousel.graph.transforms import Transform, apply_transforms
+from carousel.nn.highway import Highway
 from carousel.nn.inputs import InputCheck, Inputs
 from carousel.nn.packing import Packing, packing
 from carousel.nn.parameters import CellParameters, check_starts
 from carousel.nn.penalties import Penalty
+from carousel.nn.settings import check_settings, widths
 from carousel.nn.state import StateLayout
-
-_MERGES = ("concat", "sum", "mean")
-_SKIPS = ("none", "residual", "highway")
 
 
 class Recurrent(nn.Module):
@@ -93,21 +91,17 @@ class Recurrent(nn.Module):
     ) -> None:
         super().__init__()
         self.cell = resolve_cell(cell)
-        sizes = [hidden_size] * num_layers if isinstance(hidden_size, int) else list(hidden_size)
-        least = 1 if self.cell.inputs else 0
-        _check_sizes(input_size, sizes, num_layers, least)
-        if not 0 <= dropout <= 1:
-            raise ConfigError(explain("Recurrent: dropout is a probability.", got=repr(dropout), expected="0 to 1"))
-        for name, value, choices in (("merge", merge, _MERGES), ("skip", skip, _SKIPS)):
-            if value not in choices:
-                raise ConfigError(f"Recurrent: {name}: " + unknown_name("choice", str(value), choices))
-        if reverse and bidirectional:
-            raise ConfigError("Recurrent: reverse and bidirectional exclude each other: the latter runs both ways already")
-        if num_layers > 1 and len(self.cell.inputs) != 1:
-            raise ConfigError(
-                f"Recurrent: {type(self.cell).__name__} has {len(self.cell.inputs)} inputs, so a second layer cannot run on "
-                "the output of the first: use num_layers=1 and put another layer on top"
-            )
+        hidden_sizes = check_settings(
+            self.cell,
+            input_size=input_size,
+            hidden_size=hidden_size,
+            num_layers=num_layers,
+            dropout=dropout,
+            merge=merge,
+            skip=skip,
+            bidirectional=bidirectional,
+            reverse=reverse,
+        )
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bidirectional, self.reverse, self.batch_first = bidirectional, reverse, batch_first
         self.dropout, self.merge, self.independent, self.skip = dropout, merge, independent, skip
@@ -120,24 +114,17 @@ class Recurrent(nn.Module):
         parameters = {**self._graphs[False].parameters, **self._graphs[True].parameters}
         check_starts(init or {}, parameters, type(self.cell).__name__)
 
-        widths: list[Any] = [input_size]
-        layouts = []
-        for size in sizes:
-            layouts.append(self.cell.sizes(widths[-1], size))
-            shape = concrete(self.cell.graph.output.shape, layouts[-1])
-            one = shape[0] * (2 if bidirectional and merge == "concat" and not independent else 1)
-            widths.append(one if len(shape) == 1 else (one, *shape[1:]))
-        #: Features of the output of one direction.
-        self.direction_size = concrete(self.cell.graph.output.shape, layouts[-1])[0]
-        #: Features of the output.
-        self.output_size = self.direction_size * (2 if bidirectional and merge == "concat" else 1)
-        if skip != "none" and len({str(width) for width in widths[1:]}) > 1:
-            raise ConfigError(f"Recurrent: skip='{skip}' needs layers of one size; their outputs have {widths[1:]}")
+        both = 2 if bidirectional and merge == "concat" else 1
+        found = widths(self.cell, input_size, hidden_sizes, together=1 if independent else both, at_end=both)
+        #: Features of the output of one direction, and of the output.
+        self.direction_size, self.output_size = found.direction_size, found.output_size
+        if skip != "none" and len(set(found.outputs)) > 1:
+            raise ConfigError(f"Recurrent: skip='{skip}' needs layers of one size; their outputs have {found.outputs}")
         learned = {name: node.shape for name, node in self.cell.graph.states.items()} if learn_state else {}
 
         def stack() -> nn.ModuleList:
             return nn.ModuleList(
-                CellParameters(parameters, learned, layout, init=init, device=device, dtype=dtype) for layout in layouts
+                CellParameters(parameters, learned, layout, init=init, device=device, dtype=dtype) for layout in found.sizes
             )
 
         self.layers = stack()
@@ -146,11 +133,11 @@ class Recurrent(nn.Module):
         if skip == "highway":
             paths = self.num_directions if independent else 1
             self.highways = nn.ModuleList(
-                _Highway(widths[-1], device=device, dtype=dtype) for _ in range((num_layers - 1) * paths)
+                Highway(found.outputs[-1], device=device, dtype=dtype) for _ in range((num_layers - 1) * paths)
             )
         counted = any(Role.TIME in graph.ambient for graph in self._graphs.values())
-        self._layout = StateLayout(self.cell, layouts, self.num_directions, counted)
-        self._check = InputCheck(self.cell, layouts[0], batch_first)
+        self._layout = StateLayout(self.cell, found.sizes, self.num_directions, counted)
+        self._check = InputCheck(self.cell, found.sizes[0], batch_first)
 
     def reset_parameters(self) -> None:
         """Start all parameters anew, from torch's generator."""
@@ -387,33 +374,3 @@ class Recurrent(nn.Module):
         }  # fmt: skip
         parts += [f"{n}={getattr(self, n)!r}" for n, default in defaults.items() if getattr(self, n) != default]
         return ", ".join([*parts, f"engine={self.engine.name}"])
-
-
-class _Highway(nn.Module):
-    """A learned gate between a layer's output and its input: ``g * new + (1 - g) * old``, g a function of the input."""
-
-    def __init__(self, size: Any, *, device: Any, dtype: Any) -> None:
-        super().__init__()
-        if not isinstance(size, int):
-            raise ConfigError(f"Recurrent: skip='highway' needs outputs with one axis; these have {size}")
-        self.gate = nn.Linear(size, size, device=device, dtype=dtype)
-
-    def forward(self, old: Tensor, new: Tensor) -> Tensor:
-        """Mix (rows, O) and (rows, O)."""
-        gate = torch.sigmoid(self.gate(old))
-        return gate * new + (1 - gate) * old
-
-
-def _check_sizes(input_size: Any, hidden_sizes: Sequence[int], num_layers: int, least: int) -> None:
-    inputs = list(input_size) if isinstance(input_size, tuple | list) else [input_size]
-    rows = [*(("input_size", size, least) for size in inputs), *(("hidden_size", size, 1) for size in hidden_sizes)]
-    for name, value, smallest in [*rows, ("num_layers", num_layers, 1)]:
-        if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
-            raise ConfigError(explain(f"Recurrent: {name} must be a whole number, {smallest} or more.", got=repr(value)))
-    if len(hidden_sizes) != num_layers:
-        raise ConfigError(
-            explain(
-                "Recurrent: there must be one hidden_size, or one for each layer.",
-                got=f"{len(hidden_sizes)} sizes for num_layers={num_layers}",
-            )
-        )

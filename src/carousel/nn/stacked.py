@@ -77,10 +77,10 @@ class StackedCell:
             The output of every step, (sum of batch_sizes, O), and by name what each sequence's last step left.
         """
         input_size = rows.shape[-1]
-        parameters = unstack(self.layout, stacked)
+        parameters, like = unstack(self.layout, stacked), next(iter(stacked.values()))
         for name, shape in self.cell.parameter_shapes(input_size, hidden_size).items():
             if name not in parameters:
-                parameters[name] = stacked["weight_ih"].new_zeros(shape)
+                parameters[name] = like.new_zeros(shape)
         inputs, sizes = {self.cell.inputs[0]: rows}, self.cell.sizes(input_size, hidden_size)
         return self._engine.run(self.cell.graph, inputs, states, parameters, batch_sizes, sizes, reverse=reverse)
 

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from carousel.engines.eager.execute import Executor, Run
-from carousel.graph.cell import Step
 from carousel.graph.differentiate import forward_program
 from carousel.graph.kinds import Role
 from carousel.graph.schedule import schedule
 from carousel.graph.shapes import Sizes
+from carousel.graph.step import Step
 
 __all__ = ["EagerEngine", "Executor", "Run"]
 

@@ -153,20 +153,20 @@ def _extreme(name: str) -> Callable[[Any, Sequence[Any], tuple[float, ...]], Any
 
 def _larger_gets_it(a: Any, b: Any, g: Any) -> Shares:
     # At a tie torch gives half to each; so do we, to agree with it everywhere.
-    from carousel.graph.symbol import equal, greater
+    from carousel.graph.functions import equal, greater
 
     half = 0.5 * equal(a, b)
     return g * (greater(a, b) + half), g * (greater(b, a) + half)
 
 
 def _greater(a: Any, b: Any) -> Any:
-    from carousel.graph.symbol import greater
+    from carousel.graph.functions import greater
 
     return greater(a, b)
 
 
 def _where(condition: Any, yes: Any, no: Any) -> Any:
-    from carousel.graph.symbol import where
+    from carousel.graph.functions import where
 
     return where(condition, yes, no)
 

@@ -103,7 +103,7 @@ class Max(_Reduction):
 
     def adjoint(self, args: Sequence[Symbol], value: Symbol, gradient: Symbol) -> Sequence[Symbol | None]:
         """To where the value equals the largest."""
-        from carousel.graph.symbol import equal
+        from carousel.graph.functions import equal
 
         here = equal(args[0], value)
         return (gradient * here / here.builder.apply(Sum(self.axis, self.place), here),)
