@@ -49,6 +49,10 @@ class ConvLSTM(Cell):
         channels, height, width = input_size
         return {"I": channels, "Y": height, "X": width, "H": hidden_size, "K": self.kernel_size}
 
+    def input_size(self, features: int) -> tuple[int, int, int]:
+        """A picture of 16 by 16."""
+        return (features, 16, 16)
+
     def step(self, x: Symbol, h: Symbol, c: Symbol) -> tuple[Symbol, Symbol]:
         """One step."""
         i = sigmoid(self.gate("i", x, h) + self.peephole("p_i") * c)

@@ -50,6 +50,17 @@ def engines() -> list[EngineInfo]:
     ]
 
 
+def runnable(step: Step) -> list[str]:
+    """The engines that can run a cell on this machine, the slowest first."""
+    names = []
+    for info in engines():
+        try:
+            names.append(choose(info.name, step).name)
+        except KernelUnavailable:
+            continue
+    return names
+
+
 def choose(request: str, step: Step) -> Choice:
     """Choose the engine for a cell.
 

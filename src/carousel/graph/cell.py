@@ -91,6 +91,10 @@ class Cell:
         """
         return {"I": input_size, "H": hidden_size}
 
+    def input_size(self, features: int) -> Any:
+        """What to give as a layer's `input_size` for so many features; a cell over pictures answers with a small one."""
+        return features
+
     # --- what the cell learns -----------------------------------------------------------------------------------
 
     def affine(

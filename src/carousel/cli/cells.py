@@ -1,0 +1,146 @@
+"""``carousel cells [NAME]``: the library's cells, and the equations of one in several forms."""
+
+from __future__ import annotations
+
+import math
+import re
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from carousel.cli.console import print_table
+from carousel.cli.parsing import CODE_HELP, VerbParser
+from carousel.errors import ConfigError, explain
+
+if TYPE_CHECKING:
+    from carousel.graph import Cell
+
+__all__ = ["page", "run", "table"]
+
+FORMS = ("equations", "latex", "graph", "schedule", "backward")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the verb on what follows it."""
+    parser = VerbParser("cells", "List the cells, or print the equations of one.")
+    parser.add_argument("name", metavar="NAME", nargs="?", help="a cell of the library, or of --code")
+    parser.add_argument(
+        "--emit",
+        choices=FORMS,
+        help="what to print of it: the equations (default), the same as LaTeX, the graph they become, how it is scheduled "
+        "over time, or the backward step",
+    )
+    parser.add_argument("--code", metavar="FILE.py", help=CODE_HELP)
+    parser.add_argument("--input_size", metavar="N", type=int, default=128, help="I, for counting parameters [128]")
+    parser.add_argument("--hidden_size", metavar="N", type=int, default=128, help="H, for counting parameters [128]")
+    parser.add_argument("--markdown", action="store_true", help="the table and all equations as a page of documentation")
+    given = parser.parse(arguments)
+    if given.markdown:
+        print(page(given.input_size, given.hidden_size), end="")
+        return 0
+    if given.name is None and given.code is None:
+        if given.emit:
+            raise ConfigError(explain("--emit prints one cell.", advice=f"carousel cells lstm --emit {given.emit}"))
+        header, rows = table(given.input_size, given.hidden_size)
+        print_table(header, rows)
+        return 0
+    cell = _find(given.name, given.code)
+    if given.emit:
+        print(_printer(given.emit)(cell))
+    else:
+        _describe(cell, given.input_size, given.hidden_size)
+    return 0
+
+
+def table(input_size: int, hidden_size: int) -> tuple[list[str], list[list[str]]]:
+    """The header and the rows of the table of cells."""
+    from carousel.cells import CELLS
+    from carousel.engines import runnable
+
+    header = ["cell", "year", "states", f"parameters at {input_size}/{hidden_size}", "engines", "what it is", "reference"]
+    rows = []
+    for name, kind in CELLS.items():
+        cell = kind()
+        year = re.search(r"\d{4}", kind.reference)
+        rows.append(
+            [
+                name,
+                year.group() if year else "",
+                ", ".join(kind.state),
+                f"{_count(cell, input_size, hidden_size):,}",
+                ", ".join(runnable(cell.graph)),
+                _first_line(kind),
+                kind.reference,
+            ]
+        )
+    return header, rows
+
+
+def page(input_size: int, hidden_size: int) -> str:
+    """The page of documentation: the table, then the equations of every cell, printed from its graph."""
+    from carousel.cells import CELLS
+    from carousel.graph.printing import latex
+
+    header, rows = table(input_size, hidden_size)
+    lines = ["# Cells", "", "Made by `carousel cells --markdown`; the equations are printed from each cell's graph.", ""]
+    lines += ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    lines += ["| " + " | ".join([f"[`{row[0]}`](#{row[0]})", *row[1:]]) + " |" for row in rows]
+    for name, kind in CELLS.items():
+        cell = kind()
+        lines += ["", f"## {name}", "", f"`carousel.cells.{kind.__name__}`: {_first_line(kind)}. {kind.reference}.", ""]
+        lines += ["```math", latex(cell), "```"]
+        options = ", ".join(f"`{option}={value!r}`" for option, value in cell.options().items())
+        lines += ["", f"Options: {options}."] if options else []
+    return "\n".join(lines) + "\n"
+
+
+def _describe(cell: Cell, input_size: int, hidden_size: int) -> None:
+    """What a reader of the paper wants to see: equations, options, parameters with their shapes and starts."""
+    from carousel.cells import cell_name
+    from carousel.engines import choose
+    from carousel.graph.printing import equations
+    from carousel.graph.shapes import show
+
+    kind = type(cell)
+    title = f"{cell_name(cell)}: {_first_line(kind)}" if _first_line(kind) else cell_name(cell)
+    print(title + (f" ({kind.reference})" if kind.reference else ""))
+    print()
+    print(textwrap.indent(equations(cell), "  "))
+    print()
+    shapes = cell.parameter_shapes(cell.input_size(input_size), hidden_size)
+    rows = [
+        [name, show(parameter.shape), " x ".join(map(str, shapes[name])), f"{math.prod(shapes[name]):,}", str(parameter.init)]
+        for name, parameter in cell.graph.parameters.items()
+    ]
+    print_table(["parameter", "shape", f"at {input_size}/{hidden_size}", "numbers", "starts as"], rows)
+    print(f"{_count(cell, input_size, hidden_size):,} parameters at input_size {input_size}, hidden_size {hidden_size}")
+    for option, value in cell.options().items():
+        print(f"option {option} = {value!r}")
+    print(f"engine {choose('auto', cell.graph)}")
+
+
+def _count(cell: Cell, input_size: int, hidden_size: int) -> int:
+    """How many numbers a layer learns."""
+    shapes = cell.parameter_shapes(cell.input_size(input_size), hidden_size)
+    return sum(math.prod(shapes[name]) for name, p in cell.graph.parameters.items() if p.learned)
+
+
+def _find(name: str | None, code: str | None) -> Cell:
+    from carousel.cells import resolve_cell
+
+    if code is None:
+        return resolve_cell(str(name))
+    from carousel.cli.user_code import load_cell
+
+    return load_cell(code, name)()
+
+
+def _printer(form: str) -> Callable[[Cell], str]:
+    from carousel.graph import printing
+
+    found: Callable[[Cell], str] = getattr(printing, form)
+    return found
+
+
+def _first_line(kind: type[Cell]) -> str:
+    return (kind.__doc__ or "").strip().splitlines()[0].rstrip(".") if kind.__doc__ else ""
