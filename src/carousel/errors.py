@@ -112,6 +112,7 @@ def unknown_name(kind: str, name: str, choices: Iterable[str]) -> str:
           expected: one of gru, lstm
     """
     names = sorted(choices)
-    near = difflib.get_close_matches(name.lower(), names, n=1)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
+    by_lower = {choice.lower(): choice for choice in names}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    hint = f" Did you mean '{by_lower[near[0]]}'?" if near else ""
     return explain(f"unknown {kind} '{name}'.{hint}", expected="one of " + ", ".join(names))

@@ -70,6 +70,7 @@ def test_the_public_names_are_these():
         "TrainableModel",
         "TrainingConfig",
         "TrainingResult",
+        "choose_device",
         "draw_learning_curve",
         "load_checkpoint",
         "save_checkpoint",

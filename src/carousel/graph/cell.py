@@ -277,7 +277,11 @@ class Cell:
 
     def options(self) -> dict[str, Any]:
         """The options and their values, fit for JSON and YAML."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return {
+            name: {"cell": type(value).__name__, **value.options()} if isinstance(value, Cell) else value
+            for name, value in values.items()
+        }
 
     def parameter_shapes(self, input_size: int, hidden_size: int) -> dict[str, tuple[int, ...]]:
         """The shape of everything the cell learns, for given sizes."""
@@ -298,7 +302,8 @@ class Cell:
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
     def __repr__(self) -> str:
-        options = ", ".join(f"{name}={value!r}" for name, value in self.options().items())
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        options = ", ".join(f"{name}={value!r}" for name, value in values.items())
         return f"{type(self).__name__}({options})"
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import traceback
 import zlib
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from carousel.errors import CarouselError
 from carousel.graph.initialisers import Initialiser
 from carousel.graph.kinds import Leaf, Noise, Role
 from carousel.graph.node import Place, here, reachable
@@ -163,8 +165,13 @@ def _call(cell: Cell, arguments: Mapping[str, Symbol], source: Place) -> Any:
         ) from None
     try:
         return cell.step(*arguments.values())
-    except RecursionError:
-        raise cell_error(f"{name}.step never ends.", source) from None
+    except CarouselError:
+        raise
+    except Exception as problem:  # a user's equations may raise anything; it becomes one message with its line
+        frame = traceback.extract_tb(problem.__traceback__)[-1]
+        place = Place(frame.filename, frame.lineno or source.line)
+        what = "never ends" if isinstance(problem, RecursionError) else f"raised {type(problem).__name__}: {problem}"
+        raise cell_error(f"{name}.step {what}.", place) from problem
 
 
 def _results(tracing: Tracing, returned: Any, states: Mapping[str, Symbol], source: Place) -> tuple[Symbol, dict[str, Symbol]]:

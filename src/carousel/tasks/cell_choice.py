@@ -7,11 +7,10 @@ must be given again, and is checked against what was saved.
 from __future__ import annotations
 
 import re
-import traceback
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from carousel.errors import CarouselError, CellError, ConfigError, explain
+from carousel.errors import ConfigError, explain
 from carousel.tasks.run_directory import CODE_ADVICE, ConfigFile
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def choose_cell(spec: str | type[Cell] | Cell, options: Mapping[str, Any]) -> Ce
             )
         )
     cell = resolve_cell(spec, options)
-    _check_equations(cell)
+    _ = cell.graph  # trace the equations now, before any data are read
     return cell
 
 
@@ -96,17 +95,6 @@ def restore_cell(saved: ConfigFile, given: type[Cell] | Cell | None) -> Cell:
             )
         )
     return cell
-
-
-def _check_equations(cell: Cell) -> None:
-    """Trace the cell now, before any data are read. A user's `step` may raise anything; it becomes one message."""
-    try:
-        _ = cell.graph
-    except CarouselError:
-        raise
-    except Exception as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        raise CellError(f"{frame.filename}:{frame.lineno}: {type(error).__name__}: {error}") from error
 
 
 def _is_ours(cell: Cell) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from carousel.cells import cell_name
-from carousel.errors import ConfigError, DataError, explain, unknown_name
+from carousel.errors import ConfigError, DataError, explain
 from carousel.graph import Cell
 from carousel.tasks.base import Estimator, PathLike, Prepared
 from carousel.tasks.options import check_values, within
@@ -252,7 +252,9 @@ class Classifier(Estimator[ClassifierInputs]):
         """Yield batch, probabilities (B, V) and attention weights (B, T) or None, on the CPU."""
         import torch
 
-        device = _device(self._device)
+        from carousel.training import choose_device
+
+        device = choose_device(self._device)
         network = self.network_.to(device).eval()
         with torch.no_grad():
             for batch in batches:
@@ -420,20 +422,6 @@ def hold_out(examples: Sequence[Example], *, seed: int, share: float = 0.1) -> t
         )
     rest = [example for place, example in enumerate(examples) if place not in held]
     return rest, [example for place, example in enumerate(examples) if place in held]
-
-
-def _device(name: str) -> str:
-    """The device that a name means here."""
-    import torch
-
-    usable = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return next(device for device in usable if usable[device])
-    if name not in usable:
-        raise ConfigError(unknown_name("device", name, [*usable, "auto"]))
-    if not usable[name]:
-        raise ConfigError(explain(f"device {name} is not usable on this machine.", advice="device auto or cpu"))
-    return name
 
 
 def _path_text(data: LabelledData | None) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from carousel.training.config import TrainingConfig
+from carousel.training.device import choose_device
 from carousel.training.result import Measured, TrainableModel, TrainingResult
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ __all__ = [
     "TrainableModel",
     "TrainingConfig",
     "TrainingResult",
+    "choose_device",
     "draw_learning_curve",
     "load_checkpoint",
     "save_checkpoint",

@@ -14,6 +14,7 @@ from torch import nn
 from carousel.errors import CheckpointError, ConfigError, explain, unknown_name
 from carousel.training.checkpoint import load_checkpoint, load_weights
 from carousel.training.config import TrainingConfig
+from carousel.training.device import choose_device
 from carousel.training.files import settle_directory
 from carousel.training.generators import own_generators
 from carousel.training.interrupts import Interrupted, StopRequest, stop_on_sigint
@@ -82,7 +83,7 @@ def train(
         raise ConfigError(unknown_name("mode", mode, ("max", "min")))
     if not len(train_batches):
         raise ConfigError(explain("train: there is nothing to train on.", got="0 batches", advice="give at least one example"))
-    device = _choose_device(config.device)
+    device = choose_device(config.device)
     checkpoint = _saved_run(run_dir, model, config, monitor, mode) if resume else None
     if not resume:
         _refuse_used(run_dir)
@@ -171,7 +172,7 @@ class _Run:
             progress.close()
             done = len(keeper.state.history)
             kept = f"epoch {done} is kept in {self.run_dir / 'last'}" if done else "no epoch was finished"
-            again = "To continue, run the same again with resume=True (on the command line: --resume true)."
+            again = "To continue, run the same again with resume=True (on the command line: --resume)."
             progress.say(f"Interrupted in epoch {done + 1}; {kept}. {again}")
             return True
 
@@ -268,17 +269,6 @@ def _forget_beginning(run_dir: Path) -> None:
     shutil.rmtree(run_dir / "last", ignore_errors=True)
     with suppress(OSError):  # somebody else's files are in it
         run_dir.rmdir()
-
-
-def _choose_device(device: str) -> str:
-    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if device == "auto":
-        return next(name for name in ("cuda", "mps", "cpu") if here[name])
-    if not here[device]:
-        usable = ", ".join(name for name, usable in here.items() if usable)
-        what = f"device {device} is not usable on this machine."
-        raise ConfigError(explain(what, got=f"device={device}", expected=f"one of auto, {usable}", advice="use device=auto"))
-    return device
 
 
 @contextmanager
