@@ -9,6 +9,11 @@ def logistic(a):
     return np.where(a >= 0, 1.0 / (1.0 + e), e / (1.0 + e))
 
 
+def log_logistic(a):
+    """log(1 / (1 + exp(-a))), which is about a where the logistic itself underflows."""
+    return -np.logaddexp(0.0, -a)
+
+
 def relu(a):
     return np.maximum(a, 0.0)
 

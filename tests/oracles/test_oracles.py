@@ -372,9 +372,7 @@ def test_deep_ragged_lstm_is_torch_lstm_on_packed_sequences(rng, directions):
     np.testing.assert_allclose(outputs, outputs_t.numpy(), **SAME)
     for level, direction in itertools.product(range(2), range(directions)):
         for name, value in zip("hc", final_t, strict=True):
-            np.testing.assert_allclose(
-                finals[level][direction][name], value[level * directions + direction].numpy(), **SAME
-            )
+            np.testing.assert_allclose(finals[level][direction][name], value[level * directions + direction].numpy(), **SAME)
 
 
 def test_a_row_of_length_zero_keeps_its_initial_state(rng):

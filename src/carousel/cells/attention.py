@@ -51,6 +51,7 @@ class AttentionGRU(Cell):
         z = sigmoid(self.affine("z", x, h, y))
         n = tanh(self.affine("n", x, r * h, y))
         h = (1 - z) * h + z * n
+        memory = where(reshape(mask, "S", 1), memory, 0.0)  # what stands in padding is never read
         keys = self.dense("U_a", memory, size="A") + reshape(self.vector("b_a", size="A"), 1, "A")
         query = reshape(self.dense("W_a", h, size="A"), 1, "A")
         v = reshape(self.vector("v_a", size="A", init=glorot()), 1, "A")

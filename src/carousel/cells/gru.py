@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from carousel.graph import Cell, exp, relu, sigmoid, tanh
+from carousel.graph import Cell, exp, relu, sigmoid, tanh, where
 from carousel.graph.symbol import Symbol
 
 
@@ -98,8 +98,8 @@ class GRUD(Cell):
         n_t &= \tanh(W_n \hat x_t + U_n (r_t \odot \hat h) + V_n m_t + b_n) \\
         h_t &= (1 - z_t) \odot \hat h + z_t \odot n_t
 
-    The inputs are x, the mask m (1 where x was observed) and d (time since the last observation of each feature). The
-    state l is the last observed value; μ is the mean of each feature, set by the user (parameter ``mean``, not trained).
+    The inputs are x (anything, NaN too, where it was not observed), the mask m (1 where it was) and d (time since the
+    last observation of each feature). The state l is the last observed value; μ is the mean of each feature, set by the user (parameter ``mean``, not trained).
     z takes the new, as in the paper.
 
     References:
@@ -118,10 +118,10 @@ class GRUD(Cell):
         fade_x = exp(-relu(self.vector("w_x", size="I") * d + self.vector("b_x", size="I")))
         fade_h = exp(-relu(self.affine("d", d)))
         mean = self.parameter("mean", ("I",), learned=False)
-        seen = m * x + (1 - m) * (fade_x * l + (1 - fade_x) * mean)
+        seen = where(m, x, fade_x * l + (1 - fade_x) * mean)  # a choice, so that x may be NaN where it is missing
         faded = fade_h * h
         r = sigmoid(self.affine("r", seen, faded, m))
         z = sigmoid(self.affine("z", seen, faded, m))
         n = tanh(self.affine("n", seen, r * faded, m))
         h = (1 - z) * faded + z * n
-        return h, m * x + (1 - m) * l
+        return h, where(m, x, l)

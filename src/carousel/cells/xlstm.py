@@ -81,7 +81,7 @@ class MLSTM(Cell):
     r"""An LSTM whose memory is a matrix, written with keys and values and read with queries.
 
     .. math::
-        q_t &= W_q x_t + b_q, \qquad k_t = (W_k x_t + b_k)/\sqrt{E}, \qquad v_t = W_v x_t + b_v \\
+        q_t &= W_q x_t + b_q, \qquad k_t = W_k x_t/\sqrt{E} + b_k, \qquad v_t = W_v x_t + b_v \\
         m_t &= \max(\log\sigma(\tilde f_t) + m_{t-1}, \tilde i_t) \\
         i_t &= \exp(\tilde i_t - m_t), \qquad f_t = \exp(\log\sigma(\tilde f_t) + m_{t-1} - m_t) \\
         C_t &= f_t C_{t-1} + i_t\, v_t k_t^\top, \qquad n_t = f_t n_{t-1} + i_t k_t \\
@@ -111,7 +111,7 @@ class MLSTM(Cell):
     def step(self, x: Symbol, C: Symbol, n: Symbol, m: Symbol) -> tuple[Output, Symbol, Symbol, Symbol]:
         """One step."""
         q = reshape(self.affine("q", x), "N", "E")
-        k = reshape(self.affine("k", x), "N", "E") / sqrt(size("E"))
+        k = reshape(self.dense("W_k", x) / sqrt(size("E")) + self.vector("b_k"), "N", "E")
         v = reshape(self.affine("v", x), "N", "E")
         log_i = reshape(self.affine("i", x, size="N"), "N", 1)
         log_f = -softplus(-reshape(self.affine("f", x, size="N", b=constant(self.forget_bias)), "N", 1))
