@@ -46,7 +46,6 @@ class AttentionGRU(Cell):
 
     def step(self, x: Symbol, h: Symbol, y: Symbol, memory: Symbol, mask: Symbol) -> tuple[Output, Symbol, Symbol]:
         """One step."""
-        memory = where(reshape(mask, "S", 1), memory, 0.0)  # what is hidden may hold anything, even a NaN
         r = sigmoid(self.affine("r", x, h, y))
         z = sigmoid(self.affine("z", x, h, y))
         n = tanh(self.affine("n", x, r * h, y))

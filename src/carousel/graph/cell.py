@@ -301,6 +301,13 @@ class Cell:
         lines += [f"output {numbers[graph.output]}"]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
+    def __deepcopy__(self, memo: Any) -> Cell:
+        return self  # immutable
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Options only: the graph is traced again where it is needed."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+
     def __repr__(self) -> str:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
         options = ", ".join(f"{name}={value!r}" for name, value in values.items())

@@ -141,7 +141,8 @@ def gelu(x: Symbol) -> Symbol:
 
 def elu(x: Symbol, alpha: float = 1.0) -> Symbol:
     """`x` where positive, else ``alpha * (exp(x) - 1)``."""
-    return relu(x) + alpha * expm1(minimum(x, 0.0))
+    positive = greater(x, 0.0)  # not minimum(x, 0): a tie would halve the slope at 0
+    return where(positive, x, alpha * expm1(where(positive, 0.0, x)))
 
 
 def leaky_relu(x: Symbol, slope: float = 0.01) -> Symbol:

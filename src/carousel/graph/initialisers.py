@@ -89,7 +89,9 @@ class orthogonal(Initialiser):  # noqa: N801
             raise ShapeError(f"orthogonal() fills matrices; this parameter has shape {tuple(tensor.shape)}")
         for matrix in tensor if tensor.dim() == 3 else [tensor]:
             if matrix.numel():
-                torch.nn.init.orthogonal_(matrix, self.gain, generator=generator)
+                wide = torch.promote_types(matrix.dtype, torch.float32)  # torch has no QR in half precision
+                exact = torch.empty_like(matrix, dtype=wide)
+                matrix.copy_(torch.nn.init.orthogonal_(exact, self.gain, generator=generator))
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,9 @@ class minus(Initialiser):  # noqa: N801
         """
         if self.other not in values:
             raise ConfigError(unknown_name("parameter", self.other, values))
+        if values[self.other].shape != tensor.shape:
+            shapes = f"{tuple(values[self.other].shape)}, not {tuple(tensor.shape)}"
+            raise ShapeError(f"minus('{self.other}') fills parameters of its shape; it has {shapes}")
         tensor.copy_(-values[self.other])
 
 

@@ -39,7 +39,7 @@ class Place:
 def here() -> tuple[Place | None, dict[str, object]]:
     """Return the innermost line that is not in this package, and the local variables of the `step` that led there."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and _is_ours(frame):
+    while frame is not None and is_ours(frame):
         frame = frame.f_back
     if frame is None:
         return None, {}
@@ -49,9 +49,10 @@ def here() -> tuple[Place | None, dict[str, object]]:
     return place, frame.f_locals if frame is not None else {}
 
 
-def _is_ours(frame: FrameType) -> bool:
-    """Whether a frame belongs to this package, or to code that a dataclass generated."""
-    return frame.f_code.co_filename.startswith((_HERE, "<string>"))
+def is_ours(frame: FrameType) -> bool:
+    """Whether a frame belongs to this package, to code that a dataclass generated, or to a library called on a symbol."""
+    library = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+    return library in ("torch", "numpy") or frame.f_code.co_filename.startswith((_HERE, "<string>"))
 
 
 @dataclass(eq=False)

@@ -96,6 +96,8 @@ class _Writer:
             least = 2
         elif isinstance(node.kind, Elementwise) and place == 1 and node.kind.name in ("sub", "div"):
             least += 1
+        elif self.latex and isinstance(node.kind, Elementwise) and node.kind.name == "power":
+            least = 3  # an exponent binds more tightly than anything
         if arg.kind.binding >= least:
             return written
         return rf"\left({written}\right)" if self.latex else f"({written})"

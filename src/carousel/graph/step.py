@@ -74,6 +74,9 @@ class Step:
     context: Mapping[str, Node] = dataclasses.field(default_factory=dict)
     ambient: Mapping[Role, Node] = dataclasses.field(default_factory=dict)
 
+    def __deepcopy__(self, memo: object) -> Step:
+        return self  # immutable, and too deep for a recursive copy where a step is long
+
     @property
     def results(self) -> list[Node]:
         """The output and the new states."""

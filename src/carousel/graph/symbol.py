@@ -8,7 +8,6 @@ from typing import Any, NoReturn
 
 from carousel.errors import CellError, explain
 from carousel.graph.kinds import Constant, Elementwise, Kind
-from carousel.graph.kinds.elementwise import FUNCTIONS
 from carousel.graph.node import Node, Place, here
 from carousel.graph.shapes import Shape, ShapeProblem, show
 
@@ -106,7 +105,6 @@ class Symbol:
     """A value of the equations: an input, a state, a parameter, or computed from these. It has a shape, not a number."""
 
     __slots__ = ("builder", "node")
-    __array_ufunc__ = None  # numpy must not take a symbol for a number
 
     def __init__(self, builder: Builder, node: Node) -> None:
         self.builder = builder
@@ -189,6 +187,12 @@ class Symbol:
 
     __lt__ = __le__ = __gt__ = __ge__ = _compare
 
+    def _same(self, _other: object) -> NoReturn:
+        self._refuse("symbols are not compared with == and !=", "write equal(a, b): 1 where they are equal, else 0")
+
+    __eq__ = __ne__ = _same
+    __hash__ = object.__hash__
+
     def __float__(self) -> float:
         self._refuse("a symbol has no number yet", "compute with the symbol itself")
 
@@ -211,7 +215,26 @@ class Symbol:
 
     @classmethod
     def __torch_function__(cls, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> NoReturn:
-        place, _ = here()
-        name = getattr(func, "__name__", str(func))
-        near = f"from carousel import {name}" if name in FUNCTIONS or name == "softmax" else "see `carousel.graph`"
-        raise cell_error(f"torch.{name} cannot be used on a symbol.", place, f"use carousel's own function: {near}")
+        _refuse_function("torch", func)
+
+    def __array_function__(self, func: Callable[..., Any], types: Any, args: Any, kwargs: Any) -> NoReturn:
+        _refuse_function("numpy", func)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Symbol:
+        """Take numpy's own numbers, as in ``np.sqrt(2) * h``, and nothing else of numpy's."""
+        if method != "__call__" or ufunc.__name__ not in _OPERATORS:
+            _refuse_function("numpy", ufunc)
+        numbers = [i.item() if getattr(i, "ndim", None) == 0 else i for i in inputs]
+        return self._binary(_OPERATORS[ufunc.__name__], *numbers)
+
+
+_OPERATORS = {"add": "add", "subtract": "sub", "multiply": "mul", "divide": "div"}
+
+
+def _refuse_function(library: str, function: Any) -> NoReturn:
+    from carousel import graph
+
+    place, _ = here()
+    name = getattr(function, "__name__", str(function))
+    near = f"from carousel import {name}" if name in graph.__all__ else "see `carousel.graph`"
+    raise cell_error(f"{library}.{name} cannot be used on a symbol.", place, f"use carousel's own function: {near}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from carousel.errors import CarouselError
 from carousel.graph.initialisers import Initialiser
 from carousel.graph.kinds import Leaf, Noise, Role
-from carousel.graph.node import Place, here, reachable
+from carousel.graph.node import Place, here, is_ours, reachable
 from carousel.graph.shapes import Shape, show
 from carousel.graph.step import Output, Parameter, Step
 from carousel.graph.symbol import Builder, Symbol, building, cell_error
@@ -36,6 +36,8 @@ class Tracing:
 
     def leaf(self, role: Role, name: str, shape: Shape) -> Symbol:
         """A value that the step is given."""
+        if not shape:
+            raise cell_error(f"the value {name} has no axis.", here()[0], "use the shape (1,) for a single number")
         symbol = self.builder.apply(Leaf(role, name, shape))
         symbol.node.name = name
         return symbol
@@ -111,11 +113,15 @@ def current_tracing(verb: str) -> Tracing:
     return tracing
 
 
+def stream_of(name: str) -> int:
+    """What tells the noise called `name` from others."""
+    return zlib.crc32(name.encode())
+
+
 def make_noise(supplied: Callable[[Role], Symbol], name: str, shape: Shape, per: str) -> Symbol:
     """The noise called `name`, from the leaves that `supplied` gives."""
     leaves = [supplied(role) for role in NOISE_PER[per]]
-    stream = zlib.crc32(name.encode())
-    kind = Noise(stream, shape, by_row=per != "call", by_step=per == "step")
+    kind = Noise(stream_of(name), shape, by_row=per != "call", by_step=per == "step")
     return leaves[0].builder.apply(kind, *leaves)
 
 
@@ -168,8 +174,8 @@ def _call(cell: Cell, arguments: Mapping[str, Symbol], source: Place) -> Any:
     except CarouselError:
         raise
     except Exception as problem:  # a user's equations may raise anything; it becomes one message with its line
-        frame = traceback.extract_tb(problem.__traceback__)[-1]
-        place = Place(frame.filename, frame.lineno or source.line)
+        frames = [(frame, line) for frame, line in traceback.walk_tb(problem.__traceback__) if not is_ours(frame)]
+        place = Place(frames[-1][0].f_code.co_filename, frames[-1][1]) if frames else source
         what = "never ends" if isinstance(problem, RecursionError) else f"raised {type(problem).__name__}: {problem}"
         raise cell_error(f"{name}.step {what}.", place) from problem
 

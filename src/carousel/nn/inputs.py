@@ -62,6 +62,23 @@ def named(given: Any, names: Sequence[str], what: str, who: str) -> dict[str, Te
     return dict(zip(names, given, strict=True))
 
 
+def check_dtype(who: str, name: str, tensor: Tensor, like: Tensor) -> None:
+    """Check that a value has the parameters' dtype, except where autocast chooses.
+
+    Raises:
+        DTypeError: it has another.
+    """
+    if tensor.dtype != like.dtype and not torch.is_autocast_enabled(tensor.device.type):
+        raise DTypeError(
+            explain(
+                f"{who}: {name} is of another dtype than the parameters.",
+                got=str(tensor.dtype),
+                expected=str(like.dtype),
+                advice=f"use {name}.to({like.dtype}), or layer.to({tensor.dtype})" if tensor.is_floating_point() else None,
+            )
+        )
+
+
 class InputCheck:
     """Checks what a layer is called with.
 
@@ -88,6 +105,9 @@ class InputCheck:
         if not values:
             if steps is None or batch is None:
                 raise ConfigError(f"{who}: this cell has no inputs: say how many steps with steps=T (and batch=B)")
+            for name, value in (("steps", steps), ("batch", batch)):
+                if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                    raise ConfigError(explain(f"{who}: {name} must be a whole number, 0 or more.", got=repr(value)))
             return Inputs({}, steps, batch, like)
         if steps is not None:
             raise ConfigError(f"{who}: steps= is for cells without inputs; this one has {', '.join(values)}")
@@ -116,7 +136,7 @@ class InputCheck:
         values = {name: tensor.unsqueeze(0) for name, tensor in values.items()}
         return Inputs(values, 1, first.shape[0], self._like(first, like))
 
-    def context(self, given: Any, batch: int) -> tuple[dict[str, Tensor], dict[str, int]]:
+    def context(self, given: Any, batch: int, like: Tensor) -> tuple[dict[str, Tensor], dict[str, int]]:
         """Check what is constant over time, (B, ...), and learn the sizes that only it knows."""
         who = f"Recurrent({type(self.cell).__name__})"
         values = named(given, self.cell.context, "context", who)
@@ -136,6 +156,8 @@ class InputCheck:
                         expected=f"{name} {show((f'B={batch}', *expected[1:]))}",
                     )
                 )
+            if tensor.is_floating_point():  # a mask may be of any type
+                check_dtype(who, f"the context {name}", tensor, like)
             learn = zip(tensor.shape[1:], shape, strict=True)
             sizes.update({axis: size for size, axis in learn if isinstance(axis, str) and axis not in self.sizes})
         return values, sizes
@@ -164,15 +186,7 @@ class InputCheck:
                     advice=self._size_advice(name, x, shape) if one else None,
                 )
             )
-        if x.dtype != like.dtype and not torch.is_autocast_enabled(x.device.type):
-            raise DTypeError(
-                explain(
-                    f"{who}: {name} is of another dtype than the parameters.",
-                    got=str(x.dtype),
-                    expected=str(like.dtype),
-                    advice=f"use {name}.to({like.dtype}), or layer.to({x.dtype})" if x.is_floating_point() else None,
-                )
-            )
+        check_dtype(who, name, x, like)
 
     def _size_advice(self, name: str, x: Tensor, shape: Shape) -> str:
         if shape[0] in x.shape[:-1]:

@@ -112,6 +112,8 @@ def check_lengths(lengths: Tensor, steps: int, batch: int, who: str) -> list[int
         advice = None
         if lengths.dim() == 1 and lengths.shape[0] == steps:
             advice = "there is one length for each step: the axes of x look swapped; see batch_first"
+        elif sorted(lengths.shape) == sorted((steps, batch)):
+            advice = "a mask has its lengths in mask.sum(time axis)"
         raise ShapeError(
             explain(
                 f"{who}: there must be one length for each sequence of the batch.",

@@ -60,6 +60,8 @@ class CellParameters(nn.Module):
                 start.fill(torch, values[name])
         for name, start in self._init.items():
             if isinstance(start, minus):
+                if isinstance(self._init.get(start.other), minus):
+                    raise ConfigError(f"{name}: minus('{start.other}') needs values, but '{start.other}' starts as a minus itself")
                 start.copy(values[name], values)
         for name, value in values.items():
             if name.startswith("initial_"):

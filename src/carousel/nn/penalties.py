@@ -107,7 +107,7 @@ def _mean_square(values: Tensor, lengths: Tensor | None, fewer: int) -> Tensor:
     """The mean of squares over real steps; `fewer` is how many steps less than its length each sequence has here."""
     if lengths is None:
         return values.square().mean() if values.numel() else values.new_zeros(())
-    counts = (lengths.to(values.device) - fewer).clamp(min=0)
+    counts = (torch.as_tensor(lengths, device=values.device) - fewer).clamp(min=0)
     mask = torch.arange(values.shape[0], device=values.device)[:, None] < counts  # (T, B)
     kept = values.masked_fill(~mask.reshape(*mask.shape, *[1] * (values.dim() - 2)), 0.0)
     features = values[0, 0].numel() if values.shape[0] and values.shape[1] else 1

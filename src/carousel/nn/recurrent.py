@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from carousel.cells import resolve_cell
 from carousel.engines import Choice, choose, load
-from carousel.errors import ConfigError
+from carousel.errors import ConfigError, explain
 from carousel.graph import Cell, Initialiser
 from carousel.graph.kinds import Role
 from carousel.graph.step import Step
@@ -21,7 +21,7 @@ from carousel.nn.inputs import InputCheck, Inputs
 from carousel.nn.packing import Packing, packing
 from carousel.nn.parameters import CellParameters, check_starts
 from carousel.nn.penalties import Penalty
-from carousel.nn.settings import check_settings, widths
+from carousel.nn.settings import check_parts, check_settings, widths
 from carousel.nn.state import StateLayout
 
 
@@ -102,6 +102,8 @@ class Recurrent(nn.Module):
             bidirectional=bidirectional,
             reverse=reverse,
         )
+        check_parts("transforms", transforms, lambda part: isinstance(part, Transform), "(Zoneout(0.1),), say")
+        check_parts("penalties", penalties, lambda part: callable(part) and not isinstance(part, type), "(WeightPenalty(l2=1.0),), say")
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bidirectional, self.reverse, self.batch_first = bidirectional, reverse, batch_first
         self.dropout, self.merge, self.independent, self.skip = dropout, merge, independent, skip
@@ -251,7 +253,7 @@ class Recurrent(nn.Module):
     def _run(self, inputs: Inputs, pack: Packing, state: Any, context: Any, seed: Any) -> tuple[Tensor, Any]:
         """Run all layers on packed rows."""
         graph = self._graphs[self.training]
-        shared, free = self._check.context(context, inputs.batch)
+        shared, free = self._check.context(context, inputs.batch, inputs.like)
         shared = {name: pack.sort(tensor) for name, tensor in shared.items()}
         start = self._start(state, inputs.batch, inputs.like)
         values = {name: pack.pack(tensor) for name, tensor in inputs.values.items()}
@@ -330,13 +332,13 @@ class Recurrent(nn.Module):
     def _start(self, state: Any, batch: int, like: Tensor) -> list[dict[str, Tensor]]:
         """The state each layer and direction starts from."""
         if state is not None:
-            return self._layout.split(state, batch, f"Recurrent({type(self.cell).__name__})")
+            return self._layout.split(state, batch, f"Recurrent({type(self.cell).__name__})", like)
         start = self._layout.zeros(batch, like)
         if self.learn_state:
             modules = [self._side(d)[layer] for layer in range(self.num_layers) for d in range(self.num_directions)]
             for values, module in zip(start, modules, strict=True):
                 for name in self.cell.state:
-                    learned: Tensor = module.get_parameter(f"initial_{name}")
+                    learned: Tensor = getattr(module, f"initial_{name}")  # not get_parameter: torch.func puts plain tensors there
                     values[name] = learned.expand(batch, *learned.shape)
         return start
 
@@ -362,8 +364,20 @@ class Recurrent(nn.Module):
         """Two words of 32 bits."""
         if seed is None:
             return torch.randint(0, 2**32, (2,), dtype=torch.long).to(device)
+        if isinstance(seed, Tensor):
+            fits = seed.shape in ((), (2,)) and seed.dtype in (torch.int32, torch.int64)
+        else:
+            fits = isinstance(seed, int) and not isinstance(seed, bool) and -(2**63) <= seed < 2**63
+        if not fits:
+            raise ConfigError(
+                explain(
+                    "Recurrent: this cannot be a seed.",
+                    got=f"{tuple(seed.shape)}, {seed.dtype}" if isinstance(seed, Tensor) else repr(seed),
+                    expected="a whole number of 64 bits, as an int or a tensor, or a tensor of its two words, the lower first",
+                )
+            )
         number = torch.as_tensor(seed, dtype=torch.long, device=device)
-        return number if number.dim() else torch.stack([number & 0xFFFFFFFF, (number >> 32) & 0xFFFFFFFF])
+        return (number if number.dim() else torch.stack([number, number >> 32])) & 0xFFFFFFFF
 
     def extra_repr(self) -> str:
         """The settings that differ from their defaults, and the engine."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from carousel.errors import ConfigError, explain, unknown_name
+from carousel.errors import ConfigError, DTypeError, explain, unknown_name
 from carousel.graph import Cell
 from carousel.graph.shapes import Sizes, concrete
 
@@ -70,6 +70,18 @@ def check_settings(
             "the output of the first: use num_layers=1 and put another layer on top"
         )
     return hidden_sizes
+
+
+def check_parts(name: str, parts: Any, fits: Callable[[Any], bool], expected: str) -> None:
+    """Check that something is a tuple of built parts.
+
+    Raises:
+        DTypeError: it is not: a name, a class, or one alone.
+    """
+    if not isinstance(parts, tuple | list) or not all(map(fits, parts)):
+        raise DTypeError(
+            explain(f"Recurrent: {name} must be a tuple of them, each built.", got=repr(parts), expected=expected)
+        )
 
 
 def _whole(name: str, value: Any, least: int) -> None:

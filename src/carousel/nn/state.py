@@ -11,16 +11,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from carousel.errors import DTypeError, ShapeError, explain
+from carousel.errors import ConfigError, DTypeError, ShapeError, explain
 from carousel.graph import Cell
 from carousel.graph.shapes import Sizes, concrete
-from carousel.nn.inputs import named
+from carousel.nn.inputs import check_dtype, named
 
 
 @cache
 def state_type(name: str, fields: tuple[str, ...]) -> Any:
     """The named tuple of a cell's states: ``LSTMState(h, c)``."""
-    return namedtuple(f"{name}State", fields, rename=any(keyword.iskeyword(field) for field in fields))
+    make: Any = namedtuple
+    kind = make(f"{name}State", fields, rename=any(keyword.iskeyword(field) for field in fields))
+
+    def found_again(state: tuple[Tensor, ...]) -> tuple[Any, ...]:
+        return _state, (name, fields, tuple(state))
+
+    kind.__reduce__ = found_again  # a class made here has no name by which another process could find it
+    return kind
+
+
+def _state(name: str, fields: tuple[str, ...], values: tuple[Tensor, ...]) -> Any:
+    return state_type(name, fields)(*values)
 
 
 class StateLayout:
@@ -37,6 +48,11 @@ class StateLayout:
     """
 
     def __init__(self, cell: Cell, sizes: Sequence[Sizes], directions: int, counted: bool) -> None:
+        if counted and "time" in cell.state:
+            raise ConfigError(
+                f"Recurrent: this layer keeps the number of the step in its state as 'time', and {type(cell).__name__} has a "
+                "state of that name; call the cell's another"
+            )
         self.names = (*cell.state, "time") if counted else cell.state
         self.counted = counted
         states = cell.graph.states
@@ -46,7 +62,12 @@ class StateLayout:
             for _ in range(directions)
         ]
         self.uniform = all(shape == self.shapes[0] for shape in self.shapes)
-        self.type = state_type(type(cell).__name__, self.names)
+        self.name = type(cell).__name__
+
+    @property
+    def type(self) -> Any:
+        """The named tuple of the states."""
+        return state_type(self.name, self.names)
 
     def zeros(self, batch: int, like: Tensor) -> list[dict[str, Tensor]]:
         """The state of sequences that have not started, for each layer and direction."""
@@ -64,11 +85,11 @@ class StateLayout:
             return tuple(self.type(*(part[name] for name in self.names)) for part in parts)
         return self.type(*(torch.stack([part[name] for part in parts]) for name in self.names))
 
-    def split(self, state: Any, batch: int, who: str) -> list[dict[str, Tensor]]:
+    def split(self, state: Any, batch: int, who: str, like: Tensor) -> list[dict[str, Tensor]]:
         """The state of each layer and direction, from what a user gives.
 
         Raises:
-            DTypeError: it is not made of tensors.
+            DTypeError: it is not made of tensors, or of another dtype than the parameters.
             ShapeError: the number of states or a shape is another.
         """
         if self.uniform:
@@ -76,7 +97,7 @@ class StateLayout:
             for name, tensor in whole.items():
                 expected = (len(self.shapes), batch, *self.shapes[0][name])
                 swapped = "batch_first does not touch the state" if tensor.shape[:1] == (batch,) else None
-                self._check(name, tensor, expected, "(layers x directions, B, ...)", swapped, who)
+                self._check(name, tensor, expected, "(layers x directions, B, ...)", swapped, who, like)
             return [{name: tensor[i] for name, tensor in whole.items()} for i in range(len(self.shapes))]
         if not isinstance(state, Sequence) or isinstance(state, Tensor):
             raise DTypeError(explain(f"{who}: the state must be a tuple.", got=type(state).__name__, expected=self._wanted()))
@@ -85,21 +106,25 @@ class StateLayout:
         parts = [named(part, self.names, "the state", who) for part in state]
         for part, shapes in zip(parts, self.shapes, strict=True):
             for name, tensor in part.items():
-                self._check(name, tensor, (batch, *shapes[name]), "(B, ...)", None, who)
+                self._check(name, tensor, (batch, *shapes[name]), "(B, ...)", None, who, like)
         return parts
 
     def batch_of(self, state: Any) -> int:
         """The batch size of a state that a user gives."""
-        part = state
+        part, axis = state, 1 if self.uniform else 0
         while not isinstance(part, Tensor):
-            part = next(iter(part.values() if isinstance(part, Mapping) else part))
-        return part.shape[1 if self.uniform else 0]
+            inside = list(part.values() if isinstance(part, Mapping) else part if isinstance(part, tuple | list) else ())
+            if not inside:
+                return 1  # it is no state, which `split` says
+            part = inside[0]
+        return part.shape[axis] if part.dim() > axis else 1
 
     def _wanted(self) -> str:
         return f"{len(self.shapes)} tuples ({', '.join(self.names)}), one for each layer and direction"
 
-    @staticmethod
-    def _check(name: str, tensor: Tensor, expected: tuple[int, ...], axes: str, advice: str | None, who: str) -> None:
+    def _check(
+        self, name: str, tensor: Tensor, expected: tuple[int, ...], axes: str, advice: str | None, who: str, like: Tensor
+    ) -> None:
         if tuple(tensor.shape) != expected:
             raise ShapeError(
                 explain(
@@ -109,3 +134,5 @@ class StateLayout:
                     advice=advice,
                 )
             )
+        counts = self.counted and name == "time"
+        check_dtype(who, f"the state {name}", tensor, torch.zeros((), dtype=torch.long) if counts else like)

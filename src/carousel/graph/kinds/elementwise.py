@@ -151,6 +151,13 @@ def _extreme(name: str) -> Callable[[Any, Sequence[Any], tuple[float, ...]], Any
     return eager
 
 
+def _choose(torch: Any, args: Sequence[Any], settings: tuple[float, ...]) -> Any:
+    condition, *values = args
+    # Two plain numbers would make a tensor of torch's default dtype; the condition may be one of bools.
+    like = next((value for value in values if isinstance(value, torch.Tensor)), condition)
+    return torch.where(condition != 0, *(v if isinstance(v, torch.Tensor) else like.new_full((), v) for v in values))
+
+
 def _larger_gets_it(a: Any, b: Any, g: Any) -> Shares:
     # At a tie torch gives half to each; so do we, to agree with it everywhere.
     from carousel.graph.functions import equal, greater
@@ -237,7 +244,7 @@ for _f in (
     Function(
         "where",
         lambda a, y, g, s: (None, _where(a[0], g, 0.0), _where(a[0], 0.0, g)),
-        lambda t, a, s: t.where(a[0] != 0, a[1], a[2]),
+        _choose,
     ),
     Function(
         "power",

@@ -106,7 +106,8 @@ class Noise(Kind):
         if self.by_row or self.by_step:
             words = [word.expand(values[-1].shape[0], -1) for word in words]
         numbers = torch.stack(words, -1)
-        uniform = (numbers.flatten(-2)[..., :units] >> 8).to(on.dtype or torch.get_default_dtype()) * 2.0**-24
+        # 24 bits are exact in float32; half precision cannot hold the whole numbers.
+        uniform = ((numbers.flatten(-2)[..., :units] >> 8).float() * 2.0**-24).to(on.dtype or torch.get_default_dtype())
         return uniform.reshape(*uniform.shape[:-1], *sizes)
 
     def text(self, *args: str) -> str:

@@ -56,9 +56,9 @@ class _AlongAxis(Kind):
 class _Reduction(_AlongAxis):
     def shape(self, *args: Node) -> Shape:
         """The axis becomes 1."""
-        place = axis_index(args[0].shape, self.axis)
+        axis_index(args[0].shape, self.axis)  # there is such an axis
         axes = list(args[0].shape)
-        axes[place] = 1
+        axes[self.place] = 1  # where two axes have one letter, this one
         return tuple(axes)
 
 

@@ -121,6 +121,8 @@ class RecurrentDropout(Transform):
 
     def __post_init__(self) -> None:
         check_probability("RecurrentDropout", "p", self.p)
+        if self.per not in ("step", "sequence"):
+            raise ConfigError("RecurrentDropout: " + unknown_name("choice of per", self.per, ("step", "sequence")))
 
     def apply(self, step: Step, training: bool) -> Step:
         """Mask the candidate."""

@@ -14,12 +14,12 @@ from carousel.graph.kinds import Hoisting, Leaf
 from carousel.graph.node import Node
 from carousel.graph.step import Step
 from carousel.graph.symbol import Symbol
-from carousel.graph.transforms.rewriting import Rewriting, Transform, matrices
+from carousel.graph.transforms.rewriting import Rewriting, Transform, factors, matrices
 
 
-def _is_product_with(node: Node, names: set[str]) -> bool:
-    product = node.kind.hoisting is Hoisting.PRODUCT and bool(node.args)
-    return product and isinstance(node.args[0].kind, Leaf) and node.args[0].kind.name in names
+def _matrix_of(node: Node, names: set[str]) -> Node | None:
+    """The matrix among `names` that a product multiplies with."""
+    return next((leaf for leaf in factors(node) if leaf.name in names), None)
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ class Normalise(Transform):
         work = Rewriting(step)
 
         def value(node: Node, symbol: Symbol) -> Symbol:
-            if not _is_product_with(node, names):
+            matrix = _matrix_of(node, names)
+            if matrix is None:
                 return symbol
             # One gain for each unit: for what the matrix makes, not for the slots or places it is applied at.
-            matrix = node.args[0]
             gain = work.parameter(f"gain_{matrix.name}", tuple(a if a in matrix.shape else 1 for a in node.shape), ones())
             centred = symbol - _mean(symbol, node.kind.features) if self.kind == "layer" else symbol
             return gain * (centred / sqrt(_mean(centred**2, node.kind.features) + self.eps))

@@ -10,12 +10,12 @@ from fnmatch import fnmatchcase
 from carousel.errors import ConfigError, explain, unknown_name
 from carousel.graph.functions import greater
 from carousel.graph.initialisers import Initialiser
-from carousel.graph.kinds import Leaf, Role
+from carousel.graph.kinds import Hoisting, Leaf, Noise, Role, RowProduct
 from carousel.graph.node import Node, reachable
 from carousel.graph.shapes import Shape
 from carousel.graph.step import Parameter, Step
 from carousel.graph.symbol import Symbol
-from carousel.graph.tracing import AMBIENT, make_noise
+from carousel.graph.tracing import AMBIENT, make_noise, stream_of
 
 
 class Transform(ABC):
@@ -41,6 +41,7 @@ class Rewriting:
         self.builder = step.builder
         self.parameters = dict(step.parameters)
         self.ambient = dict(step.ambient)
+        self.taken = {node.kind.stream for node in step.nodes if isinstance(node.kind, Noise)}
 
     def run(
         self,
@@ -100,6 +101,8 @@ class Rewriting:
 
     def keep(self, name: str, shape: Shape, p: float, per: str) -> Symbol:
         """1 with probability 1 - p, else 0."""
+        while stream_of(name) in self.taken:  # an earlier transform of the same kind has this noise
+            name += "'"
         return greater(make_noise(self.supplied, name, shape, per), p)
 
 
@@ -113,9 +116,18 @@ def check_probability(who: str, name: str, p: float) -> None:
         raise ConfigError(explain(f"{who}: {name} is a probability.", got=repr(p), expected="0 up to, not including, 1"))
 
 
+def factors(node: Node) -> set[Node]:
+    """The parameters that a product multiplies with: its first operand, or what that is computed from (a dropped matrix)."""
+    product = node.kind.hoisting is Hoisting.PRODUCT or isinstance(node.kind, RowProduct)
+    if not product or not node.args or node.args[0].rows:
+        return set()
+    return {n for n in reachable([node.args[0]]) if isinstance(n.kind, Leaf) and n.kind.role is Role.PARAMETER}
+
+
 def matrices(step: Step, pattern: str, who: str) -> set[str]:
-    """The parameters with more than one axis that a pattern names."""
-    names = [p.name for p in step.parameters.values() if len(p.shape) > 1 and p.learned]
+    """The learned parameters that a pattern names and a product multiplies with."""
+    multiplied = {leaf for node in step.nodes for leaf in factors(node)}
+    names = [p.name for p in step.parameters.values() if p.learned and p.node in multiplied]
     found = {name for name in names if fnmatchcase(name, pattern)}
     if not found:
         raise ConfigError(f"{who}: no matrix is called '{pattern}'. " + unknown_name("matrix", pattern, names))
