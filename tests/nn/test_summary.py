@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from cases import random_layer
-from oracles import additive_attention
 from torch.autograd import gradcheck
 
 from carousel.nn import SUMMARIES, AttentionSummary, LastSummary, MaxSummary, MeanSummary
+from cases import random_layer
+from oracles import additive_attention
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-12}  # float64, sums in another order
 LENGTHS = torch.tensor([3, 0, 5, 1])

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from cases import random_layer, random_state
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from cases import random_layer, random_state
 
 STEPS, BATCH, INPUTS, HIDDEN = 9, 5, 3, 4
 LENGTHS = torch.tensor([4, 9, 1, 7, 6])

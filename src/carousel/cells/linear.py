@@ -48,6 +48,9 @@ class QRNN(Cell):
 
     The output is y; the state p is the last input. Differs from the paper: biases.
 
+    Args:
+        forget_bias: where b_f starts.
+
     References:
         Bradbury, Merity, Xiong, Socher (2017), "Quasi-Recurrent Neural Networks", arXiv:1611.01576.
     """
@@ -94,6 +97,9 @@ class MinLSTM(Cell):
     .. math::
         f_t &= \sigma(W_f x_t + b_f), \qquad i_t = \sigma(W_i x_t + b_i) \\
         h_t &= \frac{f_t}{f_t + i_t} \odot h_{t-1} + \frac{i_t}{f_t + i_t} \odot (W_n x_t + b_n)
+
+    Args:
+        forget_bias: where b_f starts.
 
     References:
         Feng et al. (2024), "Were RNNs All We Needed?", arXiv:2410.01201.

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, dataclass_transform
 
 from carousel.errors import ConfigError, explain, unknown_name
 from carousel.graph.initialisers import Initialiser, constant, glorot, orthogonal
-from carousel.graph.kinds import Block, Convolution, Dense, Role
+from carousel.graph.kinds import Block, Convolution, Dense, Number, Role
 from carousel.graph.node import here
 from carousel.graph.shapes import Axis, Shape, Sizes, concrete, show
 from carousel.graph.step import Step
@@ -249,7 +249,7 @@ class Cell:
     def time(self) -> Symbol:
         """The number of the step, (1), from 0; it goes on where a state is handed from call to call."""
         tracing = current_tracing("time")
-        return tracing.supplied(Role.TIME)
+        return tracing.builder.apply(Number(), tracing.supplied(Role.TIME))
 
     def noise(self, name: str, shape: Shape = ("H",), *, per: str = "step") -> Symbol:
         """Uniform noise in [0, 1), the same for the same seed whatever the chunks, the order of rows or the engine.

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from carousel.errors import ConfigError, explain
+
 Axis = str | int
 Shape = tuple[Axis, ...]
 Sizes = Mapping[str, int]
@@ -62,8 +64,21 @@ def concrete(shape: Shape, sizes: Sizes) -> tuple[int, ...]:
     Example:
         >>> concrete(("N", "E", 1), {"N": 4, "E": 8})
         (4, 8, 1)
+
+    Raises:
+        ConfigError: a letter has no size.
     """
-    return tuple(axis if isinstance(axis, int) else sizes[axis] for axis in shape)
+    try:
+        return tuple(axis if isinstance(axis, int) else sizes[axis] for axis in shape)
+    except KeyError as missing:
+        raise ConfigError(
+            explain(
+                f"the cell uses an axis {missing} whose size is not known.",
+                got=show(shape),
+                expected=f"axes among {', '.join(sizes)}",
+                advice="say its size in the cell's sizes(); only a context may have axes of its own",
+            )
+        ) from None
 
 
 def axis_index(shape: Shape, axis: Axis | None) -> int:

@@ -41,6 +41,8 @@ class CellParameters(nn.Module):
         self.sizes = dict(sizes)
         self._init = {name: choose_start(name, p.init, init or {}) for name, p in parameters.items()}
         for name, parameter in parameters.items():
+            if hasattr(self, name):
+                raise ConfigError(f"a parameter cannot be called '{name}': every torch module has something of that name")
             empty = torch.empty(concrete(parameter.shape, sizes), device=device, dtype=dtype)
             if parameter.learned:
                 self.register_parameter(name, nn.Parameter(empty))
@@ -61,7 +63,7 @@ class CellParameters(nn.Module):
         for name, start in self._init.items():
             if isinstance(start, minus):
                 if isinstance(self._init.get(start.other), minus):
-                    raise ConfigError(f"{name}: minus('{start.other}') needs values, but '{start.other}' starts as a minus itself")
+                    raise ConfigError(f"{name}: minus('{start.other}') needs values, and '{start.other}' is a minus itself")
                 start.copy(values[name], values)
         for name, value in values.items():
             if name.startswith("initial_"):

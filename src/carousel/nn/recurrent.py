@@ -67,6 +67,8 @@ class Recurrent(nn.Module):
         ((5, 2, 8), (4, 2, 4), 0.0)
     """
 
+    _reference: Tensor
+
     def __init__(
         self,
         cell: str | type[Cell] | Cell,
@@ -103,7 +105,9 @@ class Recurrent(nn.Module):
             reverse=reverse,
         )
         check_parts("transforms", transforms, lambda part: isinstance(part, Transform), "(Zoneout(0.1),), say")
-        check_parts("penalties", penalties, lambda part: callable(part) and not isinstance(part, type), "(WeightPenalty(l2=1.0),), say")
+        check_parts(
+            "penalties", penalties, lambda part: callable(part) and not isinstance(part, type), "(WeightPenalty(l2=1e-4),)"
+        )
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bidirectional, self.reverse, self.batch_first = bidirectional, reverse, batch_first
         self.dropout, self.merge, self.independent, self.skip = dropout, merge, independent, skip
@@ -137,6 +141,8 @@ class Recurrent(nn.Module):
             self.highways = nn.ModuleList(
                 Highway(found.outputs[-1], device=device, dtype=dtype) for _ in range((num_layers - 1) * paths)
             )
+        # Says dtype and device where a cell learns nothing.
+        self.register_buffer("_reference", torch.empty(0, device=device, dtype=dtype), persistent=False)
         counted = any(Role.TIME in graph.ambient for graph in self._graphs.values())
         self._layout = StateLayout(self.cell, found.sizes, self.num_directions, counted)
         self._check = InputCheck(self.cell, found.sizes[0], batch_first)
@@ -338,7 +344,8 @@ class Recurrent(nn.Module):
             modules = [self._side(d)[layer] for layer in range(self.num_layers) for d in range(self.num_directions)]
             for values, module in zip(start, modules, strict=True):
                 for name in self.cell.state:
-                    learned: Tensor = getattr(module, f"initial_{name}")  # not get_parameter: torch.func puts plain tensors there
+                    # Not get_parameter, which refuses the plain tensors that torch.func puts there.
+                    learned: Tensor = getattr(module, f"initial_{name}")
                     values[name] = learned.expand(batch, *learned.shape)
         return start
 
@@ -357,7 +364,7 @@ class Recurrent(nn.Module):
         return 1
 
     def _like(self) -> Tensor:
-        return next(self.parameters())
+        return next(self.parameters(), self._reference)
 
     @staticmethod
     def _seed(seed: int | Tensor | None, device: torch.device) -> Tensor:

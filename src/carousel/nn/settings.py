@@ -79,9 +79,7 @@ def check_parts(name: str, parts: Any, fits: Callable[[Any], bool], expected: st
         DTypeError: it is not: a name, a class, or one alone.
     """
     if not isinstance(parts, tuple | list) or not all(map(fits, parts)):
-        raise DTypeError(
-            explain(f"Recurrent: {name} must be a tuple of them, each built.", got=repr(parts), expected=expected)
-        )
+        raise DTypeError(explain(f"Recurrent: {name} must be a tuple of them, each built.", got=repr(parts), expected=expected))
 
 
 def _whole(name: str, value: Any, least: int) -> None:

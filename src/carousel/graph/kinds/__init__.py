@@ -3,7 +3,7 @@
 from carousel.graph.kinds.base import Eager, Hoisting, Kind
 from carousel.graph.kinds.convolution import Convolution, TotalCorrelation
 from carousel.graph.kinds.elementwise import FUNCTIONS, Elementwise, Function, register
-from carousel.graph.kinds.leaves import Constant, Leaf, Role
+from carousel.graph.kinds.leaves import Constant, Leaf, Number, Role
 from carousel.graph.kinds.noise import Noise, philox
 from carousel.graph.kinds.products import Dense, Total, TotalByRow, TotalKind, TotalOuter
 from carousel.graph.kinds.reductions import Count, CumulativeSum, LogSumExp, Max, Mean, Softmax, Stretch, Sum
@@ -27,6 +27,7 @@ __all__ = [
     "Max",
     "Mean",
     "Noise",
+    "Number",
     "Outer",
     "Reshape",
     "Role",

@@ -58,6 +58,33 @@ class Leaf(Kind):
 
 
 @dataclass(frozen=True)
+class Number(Kind):
+    """A whole number (of a step) as one to compute with: exact to 2^24 even in a layer of half precision."""
+
+    @property
+    def silent(self) -> bool:
+        """Equations show the number itself."""
+        return True
+
+    def shape(self, *args: Node) -> Shape:
+        """The argument's."""
+        return args[0].shape
+
+    def adjoint(self, args: Sequence[Symbol], value: Symbol, gradient: Symbol) -> Sequence[Symbol | None]:
+        """A count has no gradient."""
+        return (None,)
+
+    def eager(self, on: Eager, *values: Any) -> Any:
+        """`Tensor.to` the layer's dtype, but never below float32."""
+        torch = on.torch
+        return values[0].to(torch.promote_types(on.dtype or torch.get_default_dtype(), torch.float32))
+
+    def text(self, *args: str) -> str:
+        """As it stands."""
+        return args[0]
+
+
+@dataclass(frozen=True)
 class Constant(Kind):
     """A plain number."""
 

@@ -1,0 +1,39 @@
+"""Which engine runs a layer, and why."""
+
+import pytest
+
+from carousel.cells import resolve_cell
+from carousel.engines import choose, engines, load
+from carousel.errors import ConfigError, KernelUnavailable
+
+STEP = resolve_cell("gru").graph
+
+
+def test_every_engine_says_whether_it_is_usable_and_why():
+    table = {info.name: info for info in engines()}
+    assert table["eager"].usable
+    assert all(info.reason for info in table.values())
+
+
+def test_the_choice_prints_its_reason():
+    assert str(choose("eager", STEP)) == "eager (asked for)"
+    assert str(choose("auto", STEP)).startswith("eager (")
+
+
+def test_an_explicit_request_that_cannot_be_met_is_an_error_never_a_fallback():
+    for info in engines():
+        if info.usable:
+            assert choose(info.name, STEP).name == info.name
+        else:
+            with pytest.raises(KernelUnavailable, match=f"'{info.name}' cannot run GRU"):
+                choose(info.name, STEP)
+
+
+@pytest.mark.parametrize("name", ["egaer", "", "CPU"])
+def test_an_unknown_engine(name):
+    with pytest.raises(ConfigError, match="unknown engine"):
+        choose(name, STEP)
+
+
+def test_a_choice_loads_its_engine():
+    assert load(choose("auto", STEP)).name == choose("auto", STEP).name
