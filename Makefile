@@ -23,7 +23,7 @@ demo: $(READY)
 
 # make test    the whole test suite
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 # make lint    formatting and lint rules
 lint: $(READY)
