@@ -516,7 +516,7 @@ def test_a_cell_takes_no_options_twice():
         resolve_cell(resolve_cell("lstm"), {"forget_bias": 1.0})
 
 
-@pytest.mark.parametrize("value", [3, None, int, object()], ids=str)
+@pytest.mark.parametrize("value", [3, None, int, object()], ids=["number", "None", "int", "object"])
 def test_what_is_not_a_cell(value):
     with pytest.raises(DTypeError, match=r"(?s)not a cell.*a name, a subclass"):
         resolve_cell(value)

@@ -99,8 +99,8 @@ class GRUD(Cell):
         h_t &= (1 - z_t) \odot \hat h + z_t \odot n_t
 
     The inputs are x (anything, NaN too, where it was not observed), the mask m (1 where it was) and d (time since the
-    last observation of each feature). The state l is the last observed value; μ is the mean of each feature, set by the user (parameter ``mean``, not trained).
-    z takes the new, as in the paper.
+    last observation of each feature). The state l is the last observed value; μ is the mean of each feature, set by the
+    user (parameter ``mean``, not trained). z takes the new, as in the paper.
 
     References:
         Che et al. (2018), "Recurrent Neural Networks for Multivariate Time Series with Missing Values",

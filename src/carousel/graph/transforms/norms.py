@@ -90,7 +90,7 @@ class ClipState(Transform):
         chosen = self.states or tuple(step.states)
 
         def state(name: str, new: Symbol) -> Symbol:
-            return clamp(new, -self.limit, self.limit) if True else new
+            return clamp(new, -self.limit, self.limit) if name in chosen else new
 
         return Rewriting(step).run(state=state)
 
