@@ -136,20 +136,22 @@ def test_ragged_rows_keep_their_masks_and_padding_reaches_nothing(case, transfor
 
 @every_cell
 def test_zoneout_keeps_old_numbers_or_takes_new_ones(case):
-    """In training each number of each state is the old or the new one, bit for bit; in evaluation, their mean."""
+    """In training each number of each state is the old or the new one; in evaluation, their mean."""
     layer, given = build(case, Zoneout(0.25))
     plain = without(layer, case)
     _, after = step(plain, given, 0, untimed(given, plain).state)
-    _, mixed = step(layer, given, 0, given.state, seed=5)
+    drawn = [step(layer, given, 0, given.state, seed=seed)[1] for seed in range(8)]
     _, mean = step(layer.eval(), given, 0, given.state)
     kept = []
     for name in layer.cell.state:
-        old, new, got = (getattr(state, name) for state in (given.state, after, mixed))
-        assert ((got == old) | (got == new)).all()
+        old, new = getattr(given.state, name), getattr(after, name)
         torch.testing.assert_close(getattr(mean, name), 0.75 * new + 0.25 * old, **CLOSE)
-        kept.append((got == old)[old != new])
-    assert torch.cat(kept).any()
-    assert not torch.cat(kept).all()
+        for got in (getattr(mixed, name) for mixed in drawn):
+            took = torch.isclose(got, new, rtol=1e-13, atol=1e-14)  # two schedules may round a last bit otherwise
+            assert ((got == old) | took).all()
+            kept.append((got == old)[old != new].double())
+    share = torch.cat(kept).mean().item()
+    assert abs(share - 0.25) <= ERRORS * math.sqrt(0.25 * 0.75 / torch.cat(kept).numel())
 
 
 # --- means over masks -------------------------------------------------------------------------------------------------

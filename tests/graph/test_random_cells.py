@@ -1,5 +1,7 @@
 """Random small cells composed from the whole language: every way to run and differentiate one gives the same numbers."""
 
+from dataclasses import replace
+
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -30,7 +32,7 @@ SMOOTH_TWO = {
     "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b, "div": lambda a, b: a / (1.5 + b * b),
 }  # fmt: skip
 ROUGH_TWO = {"maximum": g.maximum, "minimum": g.minimum, "where": lambda a, b: g.where(g.greater(a, b), a, 0.5 * b)}
-LEAVES = ["h", "c", "x", "p", "one", "number"]
+LEAVES = ["h", "c", "x", "p", "one", "number", "k", "time"]
 
 
 def trees(one, two):
@@ -49,12 +51,13 @@ def trees(one, two):
 
 
 def cell_of(h_tree, c_tree, output_tree):
-    """A cell with two states whose equations are these expressions; products get new names as they come."""
+    """A cell with two states and a context whose equations are these; products get new names as they come."""
 
     class Random(Cell):
         state = ("h", "c")
+        context = ("k",)
 
-        def step(self, x, h, c):
+        def step(self, x, h, c, k):
             made = []
 
             def name():
@@ -73,6 +76,8 @@ def cell_of(h_tree, c_tree, output_tree):
                     "c": lambda: c,
                     "x": lambda: self.dense("D_x", x),
                     "p": lambda: self.vector("p"),
+                    "k": lambda: k,
+                    "time": lambda: 0.1 * self.time(),
                     "one": lambda: self.parameter("one", (1,)),
                     "number": lambda: 0.7 + 0.0 * h,
                 }
@@ -114,7 +119,7 @@ def test_scheduled_naive_autograd_and_the_eager_engine_agree(h, c, output, seed)
     engine_output, engine_final = call_layer(layer, call)
     for got in (scheduled(step, call), naive(step, call)):
         torch.testing.assert_close(got.output, expected.output, **CLOSE)
-        for part in ("final", "inputs", "states", "parameters"):
+        for part in ("final", "inputs", "states", "parameters", "context"):
             found, wanted = getattr(got, part), getattr(expected, part)
             for name in wanted:
                 torch.testing.assert_close(found[name], wanted[name], **CLOSE, msg=lambda m, n=name, p=part: f"{p} {n}: {m}")
@@ -128,8 +133,12 @@ def test_scheduled_naive_autograd_and_the_eager_engine_agree(h, c, output, seed)
 def test_smooth_cells_pass_gradcheck(h, c, output, seed):
     cell = cell_of(h, c, output)
     layer, call = everything(cell, seed)
-    given = leaves(call.inputs["x"], *(part[None] for part in call.states.values()))
-    assert gradcheck(lambda x, h, c: layer(x, (h, c))[0], given, atol=1e-6, rtol=1e-5, fast_mode=True)
+    given = leaves(call.inputs["x"], *call.states.values(), call.context["k"])
+
+    def function(x, h, c, k):
+        return call_layer(layer, replace(call, inputs={"x": x}, states={"h": h, "c": c}, context={"k": k}))[0]
+
+    assert gradcheck(function, given, atol=1e-6, rtol=1e-5, fast_mode=True)
 
 
 @settings(few, max_examples=60)

@@ -13,7 +13,7 @@ from carousel.data import Example
 from carousel.errors import CheckpointError, ConfigError, DataError, NotFittedError
 from carousel.graph import Cell, sigmoid, tanh
 from carousel.tasks import Classifier, Estimator, load_task
-from carousel.tasks.classify import hold_out
+from carousel.tasks.splits import hold_out
 
 TEXTS = ["a moving film", "", "dull", "words never seen", "the plot is dull"]
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +13,7 @@ from carousel.errors import ConfigError, DataError, explain
 from carousel.graph import Cell
 from carousel.tasks.base import Estimator, PathLike, Prepared
 from carousel.tasks.options import check_values, within
+from carousel.tasks.splits import hold_out
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from carousel.data import BucketedBatches, Example, LabelSet, Tokenizer, Vocabulary
     from carousel.tasks.confusion import Confusion
 
-__all__ = ["Classifier", "ClassifierInputs", "ClassifierOptions", "LabelledData", "hold_out"]
+__all__ = ["Classifier", "ClassifierInputs", "ClassifierOptions", "LabelledData"]
 
 LabelledData = PathLike | Sequence[tuple[str, str]]
 """A file of labelled texts, or a list of pairs (text, label)."""
@@ -391,37 +390,6 @@ class Classifier(Estimator[ClassifierInputs]):
         confusion = self._count(prepared.valid)
         plot_confusion(confusion, out / "confusion.png")
         return confusion.scores()
-
-
-def hold_out(examples: Sequence[Example], *, seed: int, share: float = 0.1) -> tuple[list[Example], list[Example]]:
-    """Split off validation data, the same share of every label, always the same for the same seed.
-
-    Args:
-        examples: labelled examples. Not changed.
-        seed: chooses which.
-        share: of each label, rounded; a label with at least two examples gives at least one.
-
-    Returns:
-        The rest and the share, each in the order of `examples`.
-
-    Raises:
-        DataError: no label has two examples.
-    """
-    places: dict[str, list[int]] = {}
-    for place, example in enumerate(examples):
-        places.setdefault(str(example.label), []).append(place)
-    held: set[int] = set()
-    for label in sorted(places):
-        count = max(1, round(share * len(places[label]))) if len(places[label]) > 1 else 0
-        # Not cryptography: a stable choice.
-        held.update(random.Random(f"{seed}/{label}").sample(places[label], count))  # noqa: S311
-    if not held:
-        raise DataError(
-            explain("too few examples to hold out a part for validation.", got=str(Counter(e.label for e in examples))),
-            path=examples[0].path,
-        )
-    rest = [example for place, example in enumerate(examples) if place not in held]
-    return rest, [example for place, example in enumerate(examples) if place in held]
 
 
 def _path_text(data: LabelledData | None) -> str | None:
