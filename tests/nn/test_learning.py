@@ -51,5 +51,5 @@ def test_irnn_solves_the_adding_problem_over_fifty_steps():
 def test_an_elman_network_learns_parity():
     layer = Recurrent("elman", 1, 16)
     loss = torch.nn.functional.binary_cross_entropy_with_logits
-    answer, target = train(layer, torch.nn.Linear(16, 1), parity, loss, steps=4, updates=300)
+    answer, target = train(layer, torch.nn.Linear(16, 1), parity, loss, steps=3, updates=600)
     assert ((answer > 0) == (target > 0.5)).float().mean() > 0.95  # a guess has 0.5

@@ -74,7 +74,8 @@ def run_theirs(other, x, state, lengths):
 @pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["full", "ragged"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 def test_outputs_final_states_and_all_gradients(name, num_layers, bidirectional, lengths, dtype):
-    layer = random_layer(name, INPUTS, HIDDEN, dtype=dtype, num_layers=num_layers, bidirectional=bidirectional)
+    # Larger random weights make three Elman layers chaotic: float32's roundings then grow beyond 1e-5 in either library.
+    layer = random_layer(name, INPUTS, HIDDEN, dtype=dtype, num_layers=num_layers, bidirectional=bidirectional, scale=0.4)
     other = twin(name, layer)
     x, state = torch.randn(STEPS, BATCH, INPUTS, dtype=dtype), random_state(layer, BATCH)
     directions, results = None, []
