@@ -455,3 +455,15 @@ def test_reset_parameters_starts_anew():
     made.reset_parameters()
     assert all(torch.equal(first[name], p) for name, p in made.named_parameters())
     assert (made.layers_reverse[0].b_f == 1).all()
+
+
+def test_an_empty_batch_takes_an_empty_list_of_lengths():
+    layer = Recurrent("lstm", 2, 3)
+    output, state = layer(torch.randn(4, 0, 2), lengths=[])
+    assert output.shape == (4, 0, 3)
+    assert state.h.shape == (1, 0, 3)
+
+
+def test_lengths_that_are_no_numbers_are_refused():
+    with pytest.raises(DTypeError, match=r"lengths must be integers\.\n  got:      str"):
+        Recurrent("lstm", 2, 3)(torch.randn(4, 1, 2), lengths="4")

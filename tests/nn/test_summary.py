@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
+from carousel.errors import ConfigError
 from carousel.nn import SUMMARIES, AttentionSummary, LastSummary, MaxSummary, MeanSummary
 from cases import random_layer
 from oracles import additive_attention
@@ -101,3 +102,10 @@ def test_empty_batches_and_empty_sequences(name, batch, steps):
 def test_names_cover_all_summaries():
     assert set(SUMMARIES.values()) == {LastSummary, MeanSummary, MaxSummary, AttentionSummary}
     assert all(summary_of(kind)[0].output_size == 2 * HIDDEN for kind in SUMMARIES.values())
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, True])
+def test_an_impossible_attention_size_is_named(size):
+    layer = random_layer("elman", 2, HIDDEN)
+    with pytest.raises(ConfigError, match=r"attention_size must be a whole number, 1 or more\.\n  got:"):
+        AttentionSummary(layer, attention_size=size)

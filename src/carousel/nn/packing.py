@@ -102,7 +102,11 @@ def check_lengths(lengths: Tensor, steps: int, batch: int, who: str) -> list[int
     """Check lengths at the door and return them as numbers."""
     advice: str | None
     if not isinstance(lengths, Tensor):
-        lengths = torch.as_tensor(lengths)
+        try:
+            lengths = torch.as_tensor(lengths, dtype=torch.long if lengths in ([], ()) else None)  # [] is float32 to torch
+        except (TypeError, ValueError, RuntimeError) as problem:
+            got = type(lengths).__name__
+            raise DTypeError(explain(f"{who}: lengths must be integers.", got=got, expected="int64 (B,)")) from problem
     if lengths.dtype == torch.bool or lengths.is_floating_point() or lengths.is_complex():
         advice = "a mask has its lengths in mask.sum(time axis)" if lengths.dtype == torch.bool else "use lengths.long()"
         raise DTypeError(

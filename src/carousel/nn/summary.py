@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from carousel.errors import ConfigError, explain
 from carousel.nn.recurrent import Recurrent
 
 
@@ -123,6 +124,9 @@ class AttentionSummary(nn.Module):
         recurrent: the layer whose output is summarised.
         attention_size: A, features of u; by default those of the output.
 
+    Raises:
+        ConfigError: `attention_size` is not a positive whole number.
+
     References:
         Yang et al. (2016), "Hierarchical Attention Networks for Document Classification", NAACL (word attention).
     """
@@ -130,7 +134,9 @@ class AttentionSummary(nn.Module):
     def __init__(self, recurrent: Recurrent, attention_size: int | None = None) -> None:
         super().__init__()
         self.output_size = recurrent.output_size
-        size = attention_size or self.output_size
+        size = self.output_size if attention_size is None else attention_size
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ConfigError(explain("AttentionSummary: attention_size must be a whole number, 1 or more.", got=repr(size)))
         weight = next(recurrent.parameters())
         self.project = nn.Linear(self.output_size, size, device=weight.device, dtype=weight.dtype)
         self.context = nn.Linear(size, 1, bias=False, device=weight.device, dtype=weight.dtype)
