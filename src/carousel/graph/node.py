@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import linecache
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -110,16 +110,3 @@ def users(nodes: Iterable[Node], stop: frozenset[Node] = frozenset()) -> dict[No
         for arg in node.args:
             table.setdefault(arg, []).append(node)
     return table
-
-
-def walk_up(starts: Iterable[Node], readers: dict[Node, list[Node]]) -> Iterator[Node]:
-    """Yield `starts` and everything that depends on them, each once."""
-    seen: set[Node] = set()
-    stack = list(starts)
-    while stack:
-        node = stack.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        yield node
-        stack.extend(readers.get(node, ()))

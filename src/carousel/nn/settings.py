@@ -48,12 +48,12 @@ def check_settings(
     Raises:
         ConfigError: one is impossible; the message says which, what was got and what is possible.
     """
-    _whole("num_layers", num_layers, 1)
+    check_whole("Recurrent", "num_layers", num_layers, 1)
     hidden_sizes = list(hidden_size) if isinstance(hidden_size, Sequence) else [hidden_size] * num_layers
     for size in input_size if isinstance(input_size, tuple | list) else [input_size]:
-        _whole("input_size", size, 1 if cell.inputs else 0)
+        check_whole("Recurrent", "input_size", size, 1 if cell.inputs else 0)
     for size in hidden_sizes:
-        _whole("hidden_size", size, 1)
+        check_whole("Recurrent", "hidden_size", size, 1)
     if len(hidden_sizes) != num_layers:
         got = f"{len(hidden_sizes)} sizes for num_layers={num_layers}"
         raise ConfigError(explain("Recurrent: there must be one hidden_size, or one for each layer.", got=got))
@@ -82,9 +82,14 @@ def check_parts(name: str, parts: Any, fits: Callable[[Any], bool], expected: st
         raise DTypeError(explain(f"Recurrent: {name} must be a tuple of them, each built.", got=repr(parts), expected=expected))
 
 
-def _whole(name: str, value: Any, least: int) -> None:
+def check_whole(who: str, name: str, value: Any, least: int) -> None:
+    """Check that a setting is a whole number.
+
+    Raises:
+        ConfigError: it is not, or it is too small.
+    """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(explain(f"Recurrent: {name} must be a whole number, {least} or more.", got=repr(value)))
+        raise ConfigError(explain(f"{who}: {name} must be a whole number, {least} or more.", got=repr(value)))
 
 
 def widths(cell: Cell, input_size: Any, hidden_sizes: Sequence[int], together: int, at_end: int) -> Widths:

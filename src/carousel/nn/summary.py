@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from carousel.errors import ConfigError, explain
 from carousel.nn.recurrent import Recurrent
+from carousel.nn.settings import check_whole
 
 
 class Summary(NamedTuple):
@@ -135,8 +135,7 @@ class AttentionSummary(nn.Module):
         super().__init__()
         self.output_size = recurrent.output_size
         size = self.output_size if attention_size is None else attention_size
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ConfigError(explain("AttentionSummary: attention_size must be a whole number, 1 or more.", got=repr(size)))
+        check_whole("AttentionSummary", "attention_size", size, 1)
         weight = next(recurrent.parameters())
         self.project = nn.Linear(self.output_size, size, device=weight.device, dtype=weight.dtype)
         self.context = nn.Linear(size, 1, bias=False, device=weight.device, dtype=weight.dtype)

@@ -71,6 +71,8 @@ class Executor:
         self._read_by_loop = [n for n in read if n not in in_loop and n not in carried]
         wide = (Section.BEFORE, Section.AFTER)
         spread = {arg for s in wide for stage in schedule.sections[s] for n in self._nodes(stage) for arg in n.args}
+        # Whether a node needs to know to which row of the batch each packed row belongs.
+        self._needs_rows = bool(by_row) or any(isinstance(node.kind, TotalByRow) for node in self.program.nodes)
         self._to_spread = [n for n in by_row if n in spread or n in self.program.emitted.values()]
 
     def run(
@@ -146,7 +148,7 @@ class Executor:
 
         rows = state[0].shape[0] if not reverse else (batch_sizes[-1] if batch_sizes else 0)
         if reverse:
-            state = [whole[:rows] for whole in state]
+            state = [tensor[:rows] for tensor in state]
         order = range(len(batch_sizes) - 1, -1, -1) if reverse else range(len(batch_sizes))
         for t in order:
             count = batch_sizes[t]
@@ -189,7 +191,7 @@ class Executor:
 
     def _row_of(self, batch_sizes: Sequence[int], like: Tensor) -> Tensor | None:
         """For each packed row, its place in the batch; only where a node needs it."""
-        if not self._spread and not any(isinstance(node.kind, TotalByRow) for node in self.program.nodes):
+        if not self._needs_rows:
             return None
         parts = [torch.arange(count) for count in batch_sizes]
         return torch.cat(parts).to(like.device) if parts else torch.zeros(0, dtype=torch.long, device=like.device)
@@ -214,9 +216,9 @@ class Executor:
 
     def _compile(self, section: Section) -> list[_Call]:
         calls = []
+        wide = self._spread if section in (Section.BEFORE, Section.AFTER) else {}
         for stage in self.schedule.sections[section]:
             for group in [*stage.groups, *(Group((node,)) for node in stage.region)]:
-                wide = self._spread if section in (Section.BEFORE, Section.AFTER) else {}
                 arguments = tuple(wide.get(arg, self._slot[arg]) for arg in group.nodes[0].args)
                 calls.append(_Call(group, arguments, tuple(self._slot[node] for node in group.nodes)))
         return calls

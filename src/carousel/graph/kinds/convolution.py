@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from carousel.graph.kinds.base import Eager, Hoisting, Kind
-from carousel.graph.kinds.products import NEVER_AGAIN, TotalKind, transpose_latex, transpose_text
+from carousel.graph.kinds.base import Eager
+from carousel.graph.kinds.products import MatrixProduct, TotalKind
 from carousel.graph.shapes import ShapeProblem, concrete, show
 
 if TYPE_CHECKING:
@@ -17,25 +17,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Convolution(Kind):
+class Convolution(MatrixProduct):
     r"""A kernel (out, in, K, K), K odd, over a picture (in, Y, X), padded with zeros so that Y and X stay.
 
     .. math:: y_{oyx} = \sum_{ciy'x'} k_{o c i j}\, v_{c,\,y+i-p,\,x+j-p}, \qquad p = (K - 1) / 2
     """
 
-    transposed: bool = False
-
-    hoisting: ClassVar[Hoisting] = Hoisting.PRODUCT
-
-    @property
-    def cost(self) -> float:
-        """Beyond what computing again may cost."""
-        return NEVER_AGAIN
-
-    @property
-    def binding(self) -> int:
-        """A product."""
-        return 1
+    sign: ClassVar[tuple[str, str]] = (" (*) ", r" \ast ")
 
     @property
     def features(self) -> tuple[int, ...]:
@@ -71,27 +59,12 @@ class Convolution(Kind):
         conv = on.torch.nn.functional.conv_transpose2d if self.transposed else on.torch.nn.functional.conv2d
         return conv(picture, kernel, padding=(kernel.shape[-2] // 2, kernel.shape[-1] // 2))
 
-    def text(self, *args: str) -> str:
-        """``W_i (*) x``."""
-        return f"{args[0]}{transpose_text(self.transposed)} (*) {args[1]}"
-
-    def latex(self, *args: str) -> str:
-        r"""``W_i \ast x``."""
-        return rf"{{{args[0]}}}{transpose_latex(self.transposed)} \ast {args[1]}"
-
 
 @dataclass(frozen=True)
 class TotalCorrelation(TotalKind):
     """The gradient of a kernel: gradient and picture correlated, summed over rows and steps."""
 
     axes: Shape
-
-    hoisting: ClassVar[Hoisting] = Hoisting.PRODUCT
-
-    @property
-    def cost(self) -> float:
-        """Beyond what computing again may cost."""
-        return NEVER_AGAIN
 
     def shape(self, *args: Node) -> Shape:
         """The kernel's."""

@@ -20,34 +20,19 @@ if TYPE_CHECKING:
 NEVER_AGAIN = 1e9  # never computed again instead of being saved
 
 
-def transpose_text(transposed: bool) -> str:
-    """The mark of a transposed matrix in text."""
-    return "^T" if transposed else ""
-
-
-def transpose_latex(transposed: bool) -> str:
-    """The mark of a transposed matrix in LaTeX."""
-    return r"^{\top}" if transposed else ""
-
-
 @dataclass(frozen=True)
-class Dense(Kind):
-    r"""A matrix times a vector: ``W v``, or its transpose ``W^T v``.
+class MatrixProduct(Kind):
+    """A matrix, or its transpose, times a vector: what the kinds of product with a matrix share.
 
-    .. math:: y_o = \sum_i W_{oi} v_i
-
-    Several pairs ``(W_1, v_1, W_2, v_2, ...)`` are summed: that is one product with a longer sum, which is how the
-    schedule writes the backward step's ``U_i^T dz_i + U_f^T dz_f + ...``.
+    Args:
+        transposed: whether the matrix is transposed.
     """
 
     transposed: bool = False
 
     hoisting: ClassVar[Hoisting] = Hoisting.PRODUCT
-
-    @property
-    def stacking(self) -> tuple[int, int]:
-        """The gates' matrices one above another, or, transposed, side by side."""
-        return (1, -1) if self.transposed else (0, -1)
+    #: What stands between the two in text, and in LaTeX.
+    sign: ClassVar[tuple[str, str]] = (" ", " ")
 
     @property
     def cost(self) -> float:
@@ -58,6 +43,32 @@ class Dense(Kind):
     def binding(self) -> int:
         """A product."""
         return 1
+
+    def text(self, *args: str) -> str:
+        """``W_i x``; the sum, where there are several pairs."""
+        mark = "^T" if self.transposed else ""
+        return " + ".join(f"{w}{mark}{self.sign[0]}{v}" for w, v in zip(args[::2], args[1::2], strict=True))
+
+    def latex(self, *args: str) -> str:
+        r"""``W_i x_t``; the sum, where there are several pairs."""
+        mark = r"^{\top}" if self.transposed else ""
+        return " + ".join(f"{{{w}}}{mark}{self.sign[1]}{v}" for w, v in zip(args[::2], args[1::2], strict=True))
+
+
+@dataclass(frozen=True)
+class Dense(MatrixProduct):
+    r"""A matrix times a vector: ``W v``, or its transpose ``W^T v``.
+
+    .. math:: y_o = \sum_i W_{oi} v_i
+
+    Several pairs ``(W_1, v_1, W_2, v_2, ...)`` are summed: that is one product with a longer sum, which is how the
+    schedule writes the backward step's ``U_i^T dz_i + U_f^T dz_f + ...``.
+    """
+
+    @property
+    def stacking(self) -> tuple[int, int]:
+        """The gates' matrices one above another, or, transposed, side by side."""
+        return (1, -1) if self.transposed else (0, -1)
 
     def shape(self, *args: Node) -> Shape:
         """The last axis of the vector becomes the matrix's other axis."""
@@ -90,16 +101,6 @@ class Dense(Kind):
             total = product if total is None else total + product
         return total
 
-    def text(self, *args: str) -> str:
-        """``W_i x``."""
-        mark = transpose_text(self.transposed)
-        return " + ".join(f"{w}{mark} {v}" for w, v in zip(args[::2], args[1::2], strict=True))
-
-    def latex(self, *args: str) -> str:
-        r"""``W_i x_t``."""
-        mark = transpose_latex(self.transposed)
-        return " + ".join(f"{{{w}}}{mark} {v}" for w, v in zip(args[::2], args[1::2], strict=True))
-
 
 class TotalKind(Kind):
     """A sum over the rows of every step: the gradient of something that is constant over time.
@@ -107,6 +108,8 @@ class TotalKind(Kind):
     Called with the rows of one step it gives that step's part; the engine adds the parts, or calls it once with the rows
     of all steps.
     """
+
+    hoisting: ClassVar[Hoisting] = Hoisting.PRODUCT
 
     def rows(self, *args: Node) -> bool:
         """The rows are summed away."""
@@ -121,17 +124,10 @@ class TotalKind(Kind):
 class TotalOuter(TotalKind):
     r"""The outer product of two vectors, summed over rows and steps: :math:`\sum_{t,b} g\, v^{\top}`."""
 
-    hoisting: ClassVar[Hoisting] = Hoisting.PRODUCT
-
     @property
     def stacking(self) -> tuple[int, int]:
         """The gates' gradients side by side."""
         return (-1, 0)
-
-    @property
-    def cost(self) -> float:
-        """Beyond what computing again may cost."""
-        return NEVER_AGAIN
 
     def shape(self, *args: Node) -> Shape:
         """The last axes of both."""
@@ -158,8 +154,6 @@ class TotalOuter(TotalKind):
 class Total(TotalKind):
     r"""A value summed over rows and steps: :math:`\sum_{t,b} g`."""
 
-    hoisting: ClassVar[Hoisting] = Hoisting.PRODUCT
-
     def shape(self, *args: Node) -> Shape:
         """The argument's."""
         return args[0].shape
@@ -180,8 +174,6 @@ class Total(TotalKind):
 @dataclass(frozen=True)
 class TotalByRow(TotalKind):
     r"""A value summed over the steps of each row: :math:`\sum_t g_{tb}`, the gradient of what a row sees at every step."""
-
-    hoisting: ClassVar[Hoisting] = Hoisting.PRODUCT
 
     def rows(self, *args: Node) -> bool:
         """Each row keeps its own sum."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from carousel.graph.kinds.base import Eager, Hoisting, Kind
-from carousel.graph.kinds.products import NEVER_AGAIN, TotalKind, transpose_latex, transpose_text
+from carousel.graph.kinds.products import MatrixProduct, TotalKind
 from carousel.graph.shapes import ShapeProblem, concrete, show
 
 if TYPE_CHECKING:
@@ -51,23 +51,13 @@ class Outer(Kind):
 
 
 @dataclass(frozen=True)
-class RowProduct(Kind):
+class RowProduct(MatrixProduct):
     r"""A matrix that differs from row to row, times a vector of the same row: a memory read, :math:`y_i = \sum_j M_{ij} v_j`.
 
     Axes before the last two are shared.
     """
 
-    transposed: bool = False
-
-    @property
-    def cost(self) -> float:
-        """Beyond what computing again may cost."""
-        return NEVER_AGAIN
-
-    @property
-    def binding(self) -> int:
-        """A product."""
-        return 1
+    hoisting: ClassVar[Hoisting] = Hoisting.FREE  # its matrix changes with the row, so no step shares it with another
 
     def shape(self, *args: Node) -> Shape:
         """(..., the matrix's other axis)."""
@@ -92,32 +82,10 @@ class RowProduct(Kind):
         matrix = values[0].mT if self.transposed else values[0]
         return on.torch.matmul(matrix, values[1].unsqueeze(-1)).squeeze(-1)
 
-    def text(self, *args: str) -> str:
-        """``M v``."""
-        return f"{args[0]}{transpose_text(self.transposed)} {args[1]}"
-
-    def latex(self, *args: str) -> str:
-        """``M v``."""
-        return rf"{{{args[0]}}}{transpose_latex(self.transposed)} {args[1]}"
-
 
 @dataclass(frozen=True)
-class Block(Kind):
+class Block(MatrixProduct):
     r"""A block-diagonal matrix times a vector: each head has a matrix of its own, :math:`y_{no} = \sum_i R_{noi} v_{ni}`."""
-
-    transposed: bool = False
-
-    hoisting: ClassVar[Hoisting] = Hoisting.PRODUCT
-
-    @property
-    def cost(self) -> float:
-        """Beyond what computing again may cost."""
-        return NEVER_AGAIN
-
-    @property
-    def binding(self) -> int:
-        """A product."""
-        return 1
 
     @property
     def stacking(self) -> tuple[int, int]:
@@ -146,25 +114,10 @@ class Block(Kind):
         """`torch.einsum`."""
         return on.torch.einsum("noi,...no->...ni" if self.transposed else "noi,...ni->...no", *values)
 
-    def text(self, *args: str) -> str:
-        """``R_i h``."""
-        return f"{args[0]}{transpose_text(self.transposed)} {args[1]}"
-
-    def latex(self, *args: str) -> str:
-        """``R_i h``."""
-        return rf"{{{args[0]}}}{transpose_latex(self.transposed)} {args[1]}"
-
 
 @dataclass(frozen=True)
 class TotalBlockOuter(TotalKind):
     """The outer product of two vectors by head, summed over rows and steps."""
-
-    hoisting: ClassVar[Hoisting] = Hoisting.PRODUCT
-
-    @property
-    def cost(self) -> float:
-        """Beyond what computing again may cost."""
-        return NEVER_AGAIN
 
     def shape(self, *args: Node) -> Shape:
         """(heads, last of a, last of b)."""
