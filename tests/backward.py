@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from carousel.engines.eager import Executor
+from carousel.engines.eager import Executor, Run
 from carousel.graph.differentiate import Plan, plan, saved_name
 from carousel.graph.kinds import Role
 from carousel.graph.schedule import schedule
@@ -31,6 +31,7 @@ class Packed:
     states: dict
     context: dict
     ambient: dict
+    batch_sizes: tuple = BATCH_SIZES
 
     @property
     def sources(self) -> dict:
@@ -48,21 +49,21 @@ class Packed:
         return known | {step.ambient[role]: value for role, value in self.ambient.items()}
 
 
-def packed(case, transforms=(), *, training=True) -> Packed:
+def packed(case, transforms=(), *, training=True, widths=None, batch_sizes=BATCH_SIZES, batch=BATCH) -> Packed:
     """Random values for a cell and its transforms; constants that the cell fills itself are what a layer has."""
     transforms = tuple(transforms)
-    layer = random_layer(case.cell, *case.sizes, transforms=transforms)
+    layer = random_layer(case.cell, *(widths or case.sizes), transforms=transforms)
     step = apply_transforms(case.cell.graph, transforms, training)
     sizes = {**layer.layers[0].sizes}
     for node in step.context.values():
         sizes.update({axis: SLOTS for axis in node.shape if isinstance(axis, str) and axis not in sizes})
-    given = random_given(layer, len(BATCH_SIZES), BATCH)
+    given = random_given(layer, len(batch_sizes), batch)
     values = layer.layers[0].values()
     start = each(lambda part: part[0], given.state)._asdict()
     supplied = {
         Role.SEED: torch.tensor([1, 2]),
-        Role.ROW: torch.arange(BATCH)[:, None],
-        Role.TIME: torch.repeat_interleave(torch.arange(len(BATCH_SIZES)), torch.tensor(BATCH_SIZES))[:, None],
+        Role.ROW: torch.arange(batch)[:, None],
+        Role.TIME: torch.repeat_interleave(torch.arange(len(batch_sizes)), torch.tensor(batch_sizes))[:, None],
     }
 
     def leaf(value):
@@ -72,10 +73,11 @@ def packed(case, transforms=(), *, training=True) -> Packed:
         step,
         sizes,
         {name: leaf(values[name]) if p.learned else values[name] for name, p in step.parameters.items()},
-        {n: leaf(torch.cat([v[t, :count] for t, count in enumerate(BATCH_SIZES)])) for n, v in given.inputs.items()},
+        {n: leaf(torch.cat([v[t, :count] for t, count in enumerate(batch_sizes)])) for n, v in given.inputs.items()},
         {name: leaf(start[name]) for name in step.states},
         {name: leaf(value) for name, value in given.context.items()},
         {role: supplied[role] for role in step.ambient},
+        tuple(batch_sizes),
     )
 
 
@@ -88,10 +90,25 @@ def compiled(step: Step) -> tuple[Plan, Executor, Executor]:
     return both, Executor(schedule(program)), Executor(schedule(both.backward))
 
 
+def given_backwards(run: Packed, both: Plan, forward: Run, d_output: Tensor) -> dict:
+    """What the backward program is given, by node, after a forward run that emitted the states before and after each step."""
+    step, known = run.step, dict(run.given)
+    for name in step.states:
+        known[step.new_states[name]] = forward.emitted[f"after {name}"]
+    for name in step.states:  # a new state may be an old one: that leaf's value is the one before the step
+        known[step.states[name]] = forward.emitted[f"before {name}"]
+    for name, leaf in step.inputs.items():
+        known[leaf] = run.inputs[name]
+    known.setdefault(step.output, forward.emitted["output"])
+    known |= {node: forward.emitted[saved_name(node)] for node in both.saved}
+    known[both.gradients.of_output] = d_output
+    return {node: known[node] for node in both.backward.given if node in known}
+
+
 def gradients(run: Packed, made, *, reverse: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """By name, the gradients that autograd finds and those that the derived backward step computes."""
-    step, (both, ahead, back) = run.step, made
-    forward = ahead.run(run.given, run.states, BATCH_SIZES, run.sizes, reverse=reverse)
+    both, ahead, back = made
+    forward = ahead.run(run.given, run.states, run.batch_sizes, run.sizes, reverse=reverse)
     d_output = torch.randn_like(forward.emitted["output"])
     d_final = {name: torch.randn_like(value) for name, value in forward.carried.items()}
 
@@ -102,18 +119,8 @@ def gradients(run: Packed, made, *, reverse: bool) -> tuple[dict[str, Tensor], d
     auto = {n: torch.zeros_like(v) if g is None else g for (n, v), g in zip(run.sources.items(), found, strict=True)}
 
     with torch.no_grad():
-        known = dict(run.given)
-        for name in step.states:
-            known[step.new_states[name]] = forward.emitted[f"after {name}"]
-        for name in step.states:  # a new state may be an old one: that leaf's value is the one before the step
-            known[step.states[name]] = forward.emitted[f"before {name}"]
-        for name, leaf in step.inputs.items():
-            known[leaf] = run.inputs[name]
-        known.setdefault(step.output, forward.emitted["output"])
-        known |= {node: forward.emitted[saved_name(node)] for node in both.saved}
-        known[both.gradients.of_output] = d_output
-        given = {node: known[node] for node in both.backward.given if node in known}
-        found_back = back.run(given, d_final, BATCH_SIZES, run.sizes, reverse=not reverse)
+        given = given_backwards(run, both, forward, d_output)
+        found_back = back.run(given, d_final, run.batch_sizes, run.sizes, reverse=not reverse)
     derived = {**found_back.totals, **found_back.emitted, **found_back.carried}
     # Where nothing depends on a value, its gradient is the number 0, which has no axes.
     nothing = {name for name in auto if derived[name].dim() == 0 and derived[name] == 0}

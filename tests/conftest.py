@@ -1,7 +1,13 @@
-"""What all tests share: a fixed, printed seed that can be set from outside, one thread, and hypothesis's profile."""
+"""What all tests share: a fixed, printed seed that can be set from outside, one thread, hypothesis's profile, and a cache.
+
+Compiled code is kept in a folder of the session's own: tests start from an empty cache, and never see the user's. The processes
+of one session share it.
+"""
 
 import os
 import random
+import shutil
+import tempfile
 
 import numpy as np
 import pytest
@@ -16,6 +22,16 @@ settings.load_profile("carousel")
 def pytest_addoption(parser):
     parser.addoption("--seed", type=int, default=int(os.environ.get("CAROUSEL_TEST_SEED", "20260601")))
     parser.addoption("--update-golden", action="store_true", help="write the golden texts anew instead of comparing with them")
+
+
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"):  # workers inherit the environment of the process that starts them
+        os.environ["CAROUSEL_CACHE"] = config.code_cache = tempfile.mkdtemp(prefix="carousel-tests-")
+
+
+def pytest_unconfigure(config):
+    if hasattr(config, "code_cache"):
+        shutil.rmtree(config.code_cache, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)

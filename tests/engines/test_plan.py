@@ -17,7 +17,25 @@ def test_every_engine_says_whether_it_is_usable_and_why():
 
 def test_the_choice_prints_its_reason():
     assert str(choose("eager", STEP)) == "eager (asked for)"
-    assert str(choose("auto", STEP)).startswith("eager (")
+    assert str(choose("auto", STEP)).startswith("cpu (chosen as the fastest; ")
+    assert str(choose("cpu", STEP)).startswith("cpu (asked for; ")
+
+
+def test_what_cannot_be_compiled_runs_eager_and_says_why():
+    step = resolve_cell("conv_lstm").graph
+    assert str(choose("auto", step)).startswith("eager (chosen for this cell, since cpu cannot run it: ")
+    assert "Convolution" in choose("auto", step).reason
+    with pytest.raises(KernelUnavailable, match="Convolution"):
+        choose("cpu", step)
+
+
+def test_the_environment_chooses_in_place_of_auto_only(monkeypatch):
+    monkeypatch.setenv("CAROUSEL_ENGINE", "eager")
+    assert str(choose("auto", STEP)) == "eager (CAROUSEL_ENGINE asks for it)"
+    assert choose("cpu", STEP).name == "cpu"
+    monkeypatch.setenv("CAROUSEL_ENGINE", "gpu")
+    with pytest.raises(ConfigError, match="unknown engine"):
+        choose("auto", STEP)
 
 
 def test_an_explicit_request_that_cannot_be_met_is_an_error_never_a_fallback():

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from carousel.cells import resolve_cell
 from carousel.engines import Choice, choose, load
+from carousel.engines.call import Call
 from carousel.errors import ConfigError, explain
 from carousel.graph import Cell, Initialiser
 from carousel.graph.kinds import Role
@@ -21,7 +22,8 @@ from carousel.nn.inputs import InputCheck, Inputs
 from carousel.nn.packing import Packing, packing
 from carousel.nn.parameters import CellParameters, check_starts
 from carousel.nn.penalties import Penalty
-from carousel.nn.settings import check_parts, check_settings, widths
+from carousel.nn.recompute import run_in_chunks
+from carousel.nn.settings import check_parts, check_settings, check_whole, widths
 from carousel.nn.state import StateLayout
 
 
@@ -49,6 +51,8 @@ class Recurrent(nn.Module):
         transforms: regularisers and norms from :mod:`carousel.graph.transforms`, applied to the cell's graph in order.
         penalties: what `penalty` adds up, from :mod:`carousel.nn.penalties`.
         init: how parameters start, by name or pattern (``{"b_f": 2.0, "U_*": "orthogonal"}``), instead of the cell's own.
+        keep_every: k, to train long sequences in less memory: only the state of every k-th step is kept, and the steps
+            between are run again in the backward pass. None keeps everything.
         engine: ``auto``, or the name of an engine; one that cannot run the cell is an error.
         device: where the parameters are made.
         dtype: their type.
@@ -87,6 +91,7 @@ class Recurrent(nn.Module):
         transforms: Sequence[Transform] = (),
         penalties: Sequence[Penalty] = (),
         init: Mapping[str, Initialiser | str | float] | None = None,
+        keep_every: int | None = None,
         engine: str = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -112,6 +117,9 @@ class Recurrent(nn.Module):
         self.bidirectional, self.reverse, self.batch_first = bidirectional, reverse, batch_first
         self.dropout, self.merge, self.independent, self.skip = dropout, merge, independent, skip
         self.learn_state, self.transforms, self.penalties = learn_state, tuple(transforms), tuple(penalties)
+        if keep_every is not None:
+            check_whole("Recurrent", "keep_every", keep_every, least=1)
+        self.keep_every = keep_every
         self.num_directions = 2 if bidirectional else 1
         # One graph for training and one for evaluation; without transforms they are the same.
         self._graphs = {mode: apply_transforms(self.cell.graph, self.transforms, mode) for mode in (False, True)}
@@ -269,23 +277,17 @@ class Recurrent(nn.Module):
         outputs: list[Tensor] = []
         for layer in range(self.num_layers):
             before, outputs = outputs, []
+            calls, clocks = [], []
             for direction in range(self.num_directions):
                 at = layer * self.num_directions + direction
                 initial = {name: pack.sort(tensor) for name, tensor in start[at].items()}
                 backwards = self.reverse or direction == 1
                 ambient, clock = self._ambient(graph, pack, initial, backwards, words, at)
                 module = self._side(direction)[layer]
-                output, final = self._engine.run(
-                    graph,
-                    streams[direction],
-                    initial,
-                    module.values(),
-                    pack.batch_sizes,
-                    {**module.sizes, **free},
-                    reverse=backwards,
-                    context=shared,
-                    ambient=ambient,
-                )
+                given = (streams[direction], initial, module.values(), pack.batch_sizes, {**module.sizes, **free})
+                calls.append(Call(graph, *given, backwards, shared, ambient))
+                clocks.append(clock)
+            for (output, final), clock in zip(run_in_chunks(self._engine, calls, self.keep_every), clocks, strict=True):
                 outputs.append(output)
                 finals.append({name: pack.unsort(tensor) for name, tensor in {**final, **clock}.items()})
             if not self.independent:
@@ -392,6 +394,7 @@ class Recurrent(nn.Module):
         defaults = {
             "num_layers": 1, "bidirectional": False, "reverse": False, "batch_first": False, "dropout": 0.0,
             "merge": "concat", "independent": False, "skip": "none", "learn_state": False, "transforms": (), "penalties": (),
+            "keep_every": None,
         }  # fmt: skip
         parts += [f"{n}={getattr(self, n)!r}" for n, default in defaults.items() if getattr(self, n) != default]
         return ", ".join([*parts, f"engine={self.engine.name}"])

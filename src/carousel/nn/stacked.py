@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from carousel.cells import resolve_cell
 from carousel.engines import Choice, choose, load
+from carousel.engines.call import Call, Result
 from carousel.errors import ConfigError, DTypeError, ShapeError, explain
 from carousel.graph import Cell
 from carousel.graph.shapes import concrete
@@ -53,7 +54,7 @@ class StackedCell:
         sizes = self.cell.sizes(1, hidden_size)  # no state depends on the input
         return {name: concrete(node.shape, sizes) for name, node in self.cell.graph.states.items()}
 
-    def run(
+    def call(
         self,
         stacked: Mapping[str, Tensor],
         rows: Tensor,
@@ -62,8 +63,8 @@ class StackedCell:
         hidden_size: int,
         *,
         reverse: bool = False,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Run one layer in one direction.
+    ) -> Call:
+        """What running one layer in one direction asks of an engine.
 
         Args:
             stacked: torch's tensors; a bias that is not among them is zero.
@@ -72,9 +73,6 @@ class StackedCell:
             batch_sizes: how many sequences reach each step.
             hidden_size: H.
             reverse: run from each sequence's last step to its first.
-
-        Returns:
-            The output of every step, (sum of batch_sizes, O), and by name what each sequence's last step left.
         """
         input_size = rows.shape[-1]
         parameters, like = unstack(self.layout, stacked), next(iter(stacked.values()))
@@ -82,7 +80,15 @@ class StackedCell:
             if name not in parameters:
                 parameters[name] = like.new_zeros(shape)
         inputs, sizes = {self.cell.inputs[0]: rows}, self.cell.sizes(input_size, hidden_size)
-        return self._engine.run(self.cell.graph, inputs, states, parameters, batch_sizes, sizes, reverse=reverse)
+        return Call(self.cell.graph, inputs, states, parameters, batch_sizes, sizes, reverse)
+
+    def run(self, calls: Sequence[Call]) -> list[Result]:
+        """Run the directions of a layer.
+
+        Returns:
+            For each the output of every step, (sum of batch_sizes, O), and by name what each sequence's last step left.
+        """
+        return self._engine.run_together(calls)
 
     def start(
         self, who: str, hx: Any, leading: tuple[int, ...], axes: str, hidden_size: int, like: Tensor

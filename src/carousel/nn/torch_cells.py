@@ -91,7 +91,7 @@ class TorchCell(nn.Module):
         before = {name: tensor.unsqueeze(0) if alone else tensor for name, tensor in start.items()}
         given = {name: getattr(self, name) for name in self._cell.layout}
         weights = {name: tensor for name, tensor in given.items() if tensor is not None}
-        _, after = self._cell.run(weights, rows, before, (rows.shape[0],), self.hidden_size)
+        [(_, after)] = self._cell.run([self._cell.call(weights, rows, before, (rows.shape[0],), self.hidden_size)])
         state = tuple(after[name].squeeze(0) if alone else after[name] for name in before)
         return state if len(state) > 1 else state[0]
 

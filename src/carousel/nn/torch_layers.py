@@ -167,16 +167,16 @@ class TorchLayer(nn.Module):
         """Run all layers over packed rows."""
         finals: list[dict[str, Tensor]] = []
         for layer in range(self.num_layers):
-            outputs = []
+            calls = []
             for direction in range(self._directions):
                 at = layer * self._directions + direction
                 weights = {part: getattr(self, name) for part, name in self._parts[at].items()}
                 initial = {name: pack.sort(tensor[at]) for name, tensor in start.items()}
-                output, final = self._cell.run(
-                    weights, rows, initial, pack.batch_sizes, self.hidden_size, reverse=direction == 1
-                )
-                outputs.append(output)
-                finals.append(final)
+                sizes = (pack.batch_sizes, self.hidden_size)
+                calls.append(self._cell.call(weights, rows, initial, *sizes, reverse=direction == 1))
+            results = self._cell.run(calls)
+            outputs = [output for output, _ in results]
+            finals += [final for _, final in results]
             rows = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
             if layer + 1 < self.num_layers and self.dropout:
                 rows = nn.functional.dropout(rows, self.dropout, self.training)

@@ -6,15 +6,12 @@ The reference for every other engine: any device, any floating dtype, any order 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from torch import Tensor
-
+from carousel.engines.call import Call, Result
 from carousel.engines.eager.execute import Executor, Run
 from carousel.graph.differentiate import forward_program
-from carousel.graph.kinds import Role
 from carousel.graph.schedule import schedule
-from carousel.graph.shapes import Sizes
 from carousel.graph.step import Step
 
 __all__ = ["EagerEngine", "Executor", "Run"]
@@ -27,42 +24,14 @@ class EagerEngine:
 
     name = "eager"
 
-    def run(
-        self,
-        step: Step,
-        inputs: Mapping[str, Tensor],
-        states: Mapping[str, Tensor],
-        parameters: Mapping[str, Tensor],
-        batch_sizes: Sequence[int],
-        sizes: Sizes,
-        *,
-        reverse: bool = False,
-        context: Mapping[str, Tensor] | None = None,
-        ambient: Mapping[Role, Tensor] | None = None,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Run `step` over packed rows.
-
-        Args:
-            step: the traced cell.
-            inputs: by name, the rows of all steps, (sum of batch_sizes, ...), the longest sequence first in each step.
-            states: by name, what each sequence starts with, (B, ...), in the same order.
-            parameters: by name.
-            batch_sizes: how many sequences reach each step, never growing.
-            sizes: the size of each axis letter.
-            reverse: run each sequence from its last step to its first; results stay in their places.
-            context: by name, what each sequence sees at every step, (B, ...), in the same order.
-            ambient: what the cell asks its layer for: the packed numbers of the steps (sum of batch_sizes, 1), the numbers of
-                the rows (B, 1), the seed (2,).
-
-        Returns:
-            The output of every step (sum of batch_sizes, ...), and what each sequence's last step left, (B, ...).
-        """
-        executor = _executors.get(step)
+    def run(self, call: Call) -> Result:
+        """Run one cell over packed rows."""
+        executor = _executors.get(call.step)
         if executor is None:
-            executor = _executors[step] = Executor(schedule(forward_program(step)))
-        given = {step.parameters[name].node: parameters[name] for name in step.parameters}
-        given.update({step.inputs[name]: tensor for name, tensor in inputs.items()})
-        given.update({step.context[name]: tensor for name, tensor in (context or {}).items()})
-        given.update({step.ambient[role]: tensor for role, tensor in (ambient or {}).items() if role in step.ambient})
-        run = executor.run(given, states, batch_sizes, sizes, reverse=reverse)
+            executor = _executors[call.step] = Executor(schedule(forward_program(call.step)))
+        run = executor.run(call.given(), call.states, call.batch_sizes, call.sizes, reverse=call.reverse)
         return run.emitted["output"], run.carried
+
+    def run_together(self, calls: Sequence[Call]) -> list[Result]:
+        """Run several cells, one after another."""
+        return [self.run(call) for call in calls]

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from carousel.graph.kinds import Constant, Dense, Elementwise, Kind, TotalByRow
 from carousel.graph.kinds.base import Eager
-from carousel.graph.kinds.products import TotalByRow
-from carousel.graph.node import Node
+from carousel.graph.node import Node, users
 from carousel.graph.program import Level
-from carousel.graph.schedule import Group, Schedule, Section
+from carousel.graph.schedule import Group, Schedule, Section, Stage
 from carousel.graph.shapes import Sizes, concrete
 
 Value = Any  # a tensor; a Python number for constants
@@ -38,13 +38,55 @@ class Run(NamedTuple):
     totals: dict[str, Tensor]
 
 
+class Begun(NamedTuple):
+    """A run whose loop is still to come.
+
+    Attributes:
+        values: of each node, by slot.
+        on: what eager forms use.
+        carried: by name, what each row starts with.
+        batch_sizes: the rows of each step.
+        reverse: whether it runs from the last step to the first.
+    """
+
+    values: list[Value]
+    on: Eager
+    carried: Mapping[str, Tensor]
+    batch_sizes: Sequence[int]
+    reverse: bool
+
+
 @dataclass(frozen=True)
-class _Call:
-    """One instruction: `group` computed from the slots of its arguments, into the slots of its nodes."""
+class Instruction:
+    """One call: `group` computed from the slots of its arguments, into the slots of its nodes.
+
+    Attributes:
+        group: what is computed.
+        arguments: the slots of the first node's arguments.
+        results: the slots of the nodes; where a bias is added at once, of the sums.
+        biases: the slots of the biases that are added at once, one for each node.
+    """
 
     group: Group
     arguments: tuple[int, ...]
     results: tuple[int, ...]
+    biases: tuple[int, ...] = ()
+
+
+class Stack(NamedTuple):
+    """First operands of a group as one, found before it is computed.
+
+    Attributes:
+        joined: the operand.
+        parts: how much of the result each node has.
+        order: which node has which part.
+        bias: what is added, or None.
+    """
+
+    joined: Tensor
+    parts: list[int]
+    order: Sequence[int]
+    bias: Tensor | None = None
 
 
 class Executor:
@@ -59,6 +101,9 @@ class Executor:
         self.program = schedule.program
         level = self.program.levels()
         everything = [*self.program.nodes, *self.program.known]
+        self._level = level
+        self._readers = users(self.program.nodes, stop=self.program.known)
+        self._results = set(self.program.results)
         self._slot = {node: i for i, node in enumerate(dict.fromkeys(everything))}
         # Constant over time, but not the same for every row: each section that runs on the rows of all steps reads a copy of
         # it spread over them, from a slot of its own.
@@ -96,6 +141,19 @@ class Executor:
         Returns:
             What the program emits, carries out and sums up.
         """
+        begun = self.begin(given, carried, batch_sizes, sizes, reverse=reverse)
+        return self.finish(begun, *self._loop(begun.values, carried, batch_sizes, begun.on, reverse))
+
+    def begin(
+        self,
+        given: Mapping[Node, Tensor],
+        carried: Mapping[str, Tensor],
+        batch_sizes: Sequence[int],
+        sizes: Sizes,
+        *,
+        reverse: bool = False,
+    ) -> Begun:
+        """Run what comes before the loop; arguments as for `run`."""
         like = next(iter(carried.values()))
         on = Eager(torch, sizes, like.dtype, like.shape[0], self._row_of(batch_sizes, like))
         values: list[Value] = [None] * (len(self._slot) + len(self._spread))
@@ -106,13 +164,26 @@ class Executor:
         for node in self._to_spread:
             values[self._spread[node]] = values[self._slot[node]].index_select(0, on.row_of)
         self._do(Section.BEFORE, values, on)
-        final, kept = self._loop(values, carried, batch_sizes, on, reverse)
+        return Begun(values, on, carried, batch_sizes, reverse)
+
+    def finish(self, begun: Begun, final: dict[str, Tensor], kept: dict[Node, Tensor]) -> Run:
+        """Run what comes after the loop.
+
+        Args:
+            begun: what `begin` returned.
+            final: by name, what the last step of each row left.
+            kept: the values of all steps that the loop kept.
+
+        Returns:
+            As for `run`.
+        """
+        values, on, like = begun.values, begun.on, next(iter(begun.carried.values()))
         for node, tensor in kept.items():
             values[self._slot[node]] = tensor
-        if sum(batch_sizes):
+        total_rows = sum(begun.batch_sizes)
+        if total_rows:
             self._do(Section.AFTER, values, on)
             self._do(Section.FINISH, values, on)
-        total_rows = sum(batch_sizes)
         emitted = {
             name: self._rows(values[self._spread.get(node, self._slot[node])], node, total_rows, on, like)
             for name, node in self.program.emitted.items()
@@ -121,7 +192,7 @@ class Executor:
         for name, node in self.program.totals.items():
             value = values[self._slot[node]]
             if not isinstance(value, Tensor):  # nothing depends on it, or no step ran
-                value = like.new_zeros((*([on.batch] if node.rows else []), *concrete(node.shape, sizes)))
+                value = like.new_zeros((*([on.batch] if node.rows else []), *concrete(node.shape, on.sizes)))
             totals[name] = value
         return Run(emitted, final, totals)
 
@@ -214,14 +285,41 @@ class Executor:
 
     # --- instructions -------------------------------------------------------------------------------------------------
 
-    def _compile(self, section: Section) -> list[_Call]:
+    def _compile(self, section: Section) -> list[Instruction]:
         calls = []
         wide = self._spread if section in (Section.BEFORE, Section.AFTER) else {}
         for stage in self.schedule.sections[section]:
-            for group in [*stage.groups, *(Group((node,)) for node in stage.region)]:
+            sums = self._sums(stage)
+            done = {sums[node][0] for node in sums}
+            for group in [*stage.groups, *(Group((node,)) for node in stage.region if node not in done)]:
                 arguments = tuple(wide.get(arg, self._slot[arg]) for arg in group.nodes[0].args)
-                calls.append(_Call(group, arguments, tuple(self._slot[node] for node in group.nodes)))
+                with_bias = [sums[node] for node in group.nodes if node in sums]
+                if len(with_bias) == len(group.nodes):
+                    results = tuple(self._slot[total] for total, _ in with_bias)
+                    calls.append(Instruction(group, arguments, results, tuple(self._slot[bias] for _, bias in with_bias)))
+                else:
+                    calls.append(Instruction(group, arguments, tuple(self._slot[node] for node in group.nodes)))
         return calls
+
+    def _sums(self, stage: Stage) -> dict[Node, tuple[Node, Node]]:
+        """Products that only a sum with a bias reads, where that holds for a whole group: the sum and the bias."""
+        found: dict[Node, tuple[Node, Node]] = {}
+        for group in stage.groups:
+            pairs = [self._sum(node, stage) for node in group.nodes]
+            if all(pair is not None for pair in pairs):
+                found.update({node: pair for node, pair in zip(group.nodes, pairs, strict=True) if pair is not None})
+        return found
+
+    def _sum(self, node: Node, stage: Stage) -> tuple[Node, Node] | None:
+        readers = self._readers[node]
+        if node.kind != Dense() or len(node.args) != 2 or len(readers) != 1 or node in self._results:
+            return None
+        total = readers[0]
+        if total.kind != Elementwise("add") or len(total.args) != 2 or total not in stage.region:
+            return None
+        bias = total.args[1] if total.args[0] is node else total.args[0]
+        constant = self._level[bias] is Level.ONCE and not bias.rows and not isinstance(bias.kind, Constant)
+        return (total, bias) if constant and bias.shape == node.shape and len(bias.shape) == 1 else None
 
     @staticmethod
     def _nodes(stage: Any) -> list[Node]:
@@ -231,21 +329,43 @@ class Executor:
         for call in self._calls[section]:
             self._call(call, self._stack(call, values), values, on)
 
-    def _stack(self, call: _Call, values: list[Value]) -> tuple[Tensor, list[int]] | None:
+    def _stack(self, call: Instruction, values: list[Value]) -> Stack | None:
         """For a call on several nodes: their first operands joined, and how long each is."""
-        if not call.group.stacked:
+        if not call.group.stacked and not call.biases:
             return None
         first = [values[self._slot[node.args[0]]] for node in call.group.nodes]
         axis, _ = call.group.nodes[0].kind.stacking or (0, 0)
-        return torch.cat(first, axis), [operand.shape[axis] for operand in first]
+        parts = [operand.shape[axis] for operand in first]
+        order: Sequence[int] = range(len(first))
+        if len(first) == 1:
+            return Stack(first[0], parts, order, values[call.biases[0]])
+        bias = torch.cat([values[slot] for slot in call.biases]) if call.biases else None
+        together = self._adjacent(first) if axis == -1 else None
+        if together is not None:
+            joined, order = together
+            return Stack(joined, [parts[i] for i in order], order, bias)
+        return Stack(torch.cat(first, axis), parts, order, bias)
 
-    @staticmethod
-    def _call(call: _Call, stack: tuple[Tensor, list[int]] | None, values: list[Value], on: Eager) -> None:
+    def _adjacent(self, tensors: Sequence[Tensor]) -> tuple[Tensor, Sequence[int]] | None:  # noqa: ARG002 - see below
+        """Tensors that lie side by side as one, and in which order they lie; None to copy them, as autograd needs it here."""
+        return None
+
+    def _call(self, call: Instruction, stack: Stack | None, values: list[Value], on: Eager) -> None:
         kind = call.group.nodes[0].kind
         if stack is None:
-            values[call.results[0]] = kind.eager(on, *[values[slot] for slot in call.arguments])
+            values[call.results[0]] = self._one(kind, on, [values[slot] for slot in call.arguments])
             return
-        joined, parts = stack
-        together = kind.eager(on, joined, values[call.arguments[1]])
-        for slot, part in zip(call.results, together.split(parts, (kind.stacking or (0, 0))[1]), strict=True):
-            values[slot] = part
+        together = self._together(kind, on, stack, values[call.arguments[1]])
+        for i, part in zip(stack.order, torch.split(together, stack.parts, (kind.stacking or (0, 0))[1]), strict=True):
+            values[call.results[i]] = part
+
+    def _one(self, kind: Kind, on: Eager, arguments: Sequence[Value]) -> Value:
+        """One node."""
+        return kind.eager(on, *arguments)
+
+    def _together(self, kind: Kind, on: Eager, stack: Stack, second: Value) -> Tensor:
+        """Several nodes at once."""
+        if stack.bias is not None:
+            return torch.nn.functional.linear(second, stack.joined, stack.bias)
+        result: Tensor = kind.eager(on, stack.joined, second)
+        return result
