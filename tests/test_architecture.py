@@ -37,10 +37,10 @@ PUBLIC = {
     """,
     "engines": "Choice EngineInfo choose engines load runnable",
     "nn": """
-        ActivationPenalty AttentionSummary ClipState GRU GRUCell InputDropout LSTM LSTMCell LastSummary
+        ActivationPenalty AttentionSummary ClipState GRU GRUCell InputDropout LSTM LSTMCell LastSummary Linear
         MaxSummary MeanSummary Normalise Penalty Projected RNN RNNCell Recurrent RecurrentDropout SUMMARIES
-        StateDropout Summary TemporalActivationPenalty Transform VariationalDropout WeightDrop WeightPenalty
-        Zoneout
+        SoftmaxLoss StateDropout Stream Summary TemporalActivationPenalty Transform VariationalDropout WeightDrop
+        WeightPenalty Zoneout linear_cross_entropy
     """,
 }
 

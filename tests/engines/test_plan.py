@@ -1,10 +1,12 @@
 """Which engine runs a layer, and why."""
 
 import pytest
+import torch
 
 from carousel.cells import resolve_cell
 from carousel.engines import choose, engines, load
 from carousel.errors import ConfigError, KernelUnavailable
+from carousel.nn import Recurrent
 
 STEP = resolve_cell("gru").graph
 
@@ -51,6 +53,23 @@ def test_an_explicit_request_that_cannot_be_met_is_an_error_never_a_fallback():
 def test_an_unknown_engine(name):
     with pytest.raises(ConfigError, match="unknown engine"):
         choose(name, STEP)
+
+
+def test_a_type_that_no_compiled_loop_takes_is_an_error_where_it_was_asked_for_and_eager_where_not():
+    x = torch.randn(3, 2, 3, dtype=torch.bfloat16)
+    with pytest.raises(KernelUnavailable, match="bfloat16 on cpu"):
+        Recurrent("gru", 3, 4, engine="cpu", dtype=torch.bfloat16)(x)
+    assert Recurrent("gru", 3, 4, dtype=torch.bfloat16)(x)[0].dtype is torch.bfloat16
+
+
+def test_under_autocast_the_loop_keeps_float32():
+    layer, x = Recurrent("lstm", 3, 4), torch.randn(5, 2, 3, requires_grad=True)
+    expected = layer(x)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = layer(x)[0]
+        (gradient,) = torch.autograd.grad(found.sum(), x)
+    assert torch.equal(found, expected)
+    assert torch.equal(gradient, torch.autograd.grad(expected.sum(), x)[0])
 
 
 def test_a_choice_loads_its_engine():

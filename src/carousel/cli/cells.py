@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import re
 import textwrap
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["page", "run", "table"]
 
-FORMS = ("equations", "latex", "graph", "schedule", "backward")
+FORMS = ("equations", "latex", "graph", "schedule", "backward", "loop", "llvm", "asm")
+COMPILED = ("loop", "llvm", "asm")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -28,8 +30,12 @@ def run(arguments: Sequence[str]) -> int:
         "--emit",
         choices=FORMS,
         help="what to print of it: the equations (default), the same as LaTeX, the graph they become, how it is scheduled "
-        "over time, or the backward step",
+        "over time, the backward step's schedule; of the compiled loop: its program, LLVM's language, assembly code",
     )
+    parser.add_argument("--backward", action="store_true", help="the backward step's schedule, loop, llvm or asm")
+    parser.add_argument("--fuse", action="store_true", help="loop, llvm, asm: block by block, as for weights beyond the caches")
+    parser.add_argument("--cpu", metavar="NAME", help="llvm, asm: for another CPU than this machine's, by LLVM's name")
+    parser.add_argument("--dtype", choices=("float32", "float64"), help="llvm, asm: the type of numbers [float32]")
     parser.add_argument("--code", metavar="FILE.py", help=CODE_HELP)
     parser.add_argument("--input_size", metavar="N", type=int, default=128, help="I, for counting parameters [128]")
     parser.add_argument("--hidden_size", metavar="N", type=int, default=128, help="H, for counting parameters [128]")
@@ -41,12 +47,14 @@ def run(arguments: Sequence[str]) -> int:
     if given.name is None and given.code is None:
         if given.emit:
             raise ConfigError(explain("--emit prints one cell.", advice=f"carousel cells lstm --emit {given.emit}"))
+        _check_options(given)
         header, rows = table(given.input_size, given.hidden_size)
         print_table(header, rows)
         return 0
+    _check_options(given)
     cell = _find(given.name, given.code)
     if given.emit:
-        print(_printer(given.emit)(cell))
+        print(_emitted(cell, given))
     else:
         _describe(cell, given.input_size, given.hidden_size)
     return 0
@@ -135,11 +143,27 @@ def _find(name: str | None, code: str | None) -> Cell:
     return load_cell(code, name)()
 
 
-def _printer(form: str) -> Callable[[Cell], str]:
+def _check_options(given: argparse.Namespace) -> None:
+    """An option that would change nothing is a mistake."""
+    with_options = {"--backward": ("schedule", "backward", *COMPILED), "--fuse": COMPILED}
+    with_options |= dict.fromkeys(("--cpu", "--dtype"), COMPILED[1:])
+    for option, forms in with_options.items():
+        if getattr(given, option[2:]) and given.emit not in forms:
+            got = f"--emit {given.emit}" if given.emit else "no --emit"
+            raise ConfigError(explain(f"{option} goes with --emit {', '.join(forms)}.", got=got))
+
+
+def _emitted(cell: Cell, given: argparse.Namespace) -> str:
+    form = str(given.emit)
+    if form in COMPILED:
+        from carousel.engines.cpu.emit import emit
+
+        options = {"backward": given.backward, "fuse": given.fuse, "cpu": given.cpu, "dtype": given.dtype or "float32"}
+        return emit(cell.graph, form, **options)
     from carousel.graph import printing
 
-    found: Callable[[Cell], str] = getattr(printing, form)
-    return found
+    found: Callable[[Cell], str] = getattr(printing, "backward" if given.backward else form)
+    return found(cell)
 
 
 def _first_line(kind: type[Cell]) -> str:

@@ -17,7 +17,8 @@ from carousel.cli.parsing import VerbParser
 
 __all__ = ["run"]
 
-PACKAGES = ("torch", "numpy", "lightning", "torchmetrics", "safetensors", "jsonargparse", "rich", "matplotlib", "tensorboard")
+PACKAGES: tuple[str, ...] = ("torch", "numpy", "llvmlite", "lightning", "torchmetrics", "safetensors", "jsonargparse", "rich")
+PACKAGES += ("matplotlib", "tensorboard")
 # The vector and matrix instructions that kernels care about, as Linux and macOS spell them.
 FEATURES: tuple[str, ...] = (
     "sse4_2",
@@ -32,7 +33,8 @@ FEATURES: tuple[str, ...] = (
     "avx512_bf16",
 )
 FEATURES += ("amx_tile", "amx_bf16", "amx_int8", "neon", "asimd", "asimddp", "fphp", "bf16", "i8mm", "sve", "sve2")
-VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "CAROUSEL_DEBUG")
+VARIABLES: tuple[str, ...] = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+VARIABLES += ("CAROUSEL_ENGINE", "CAROUSEL_CPU", "CAROUSEL_CACHE", "CAROUSEL_DEBUG")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -50,6 +52,10 @@ def run(arguments: Sequence[str]) -> int:
     rows += [["processor", cpu["name"]], ["features", " ".join(cpu["features"]) or "none known"]]
     rows += [["processors", f"{cpu['usable']} usable of {cpu['count']}"]]
     rows += [[name, value] for name, value in facts["environment"].items()]
+    if facts["kernels"]:
+        kernels, cache = facts["kernels"], facts["kernels"]["cache"]
+        kept = f"{cache['path']}: {cache['files']} files, {cache['bytes'] / 2**20:.1f} MB"
+        rows += [["code for", kernels["cpu"]], ["code kept in", kept if cache["path"] else "nowhere"]]
     rows += [
         [f"engine {engine['name']}", f"{'usable' if engine['usable'] else 'not usable'}: {engine['reason']}"]
         for engine in facts["engines"]
@@ -75,8 +81,21 @@ def _facts() -> dict[str, Any]:
             "usable": usable,
         },
         "environment": {variable: os.environ[variable] for variable in VARIABLES if variable in os.environ},
+        "kernels": _kernels(),
         "engines": [{"name": e.name, "usable": e.usable, "reason": e.reason} for e in engines()],
     }
+
+
+def _kernels() -> dict[str, Any] | None:
+    """For which CPU code is written, and what is kept of it; None where none can be written."""
+    try:
+        from carousel.engines.cpu import cache
+        from carousel.engines.cpu.target import target
+    except (ImportError, OSError):
+        return None
+    found = cache.info()
+    path = str(found.path) if found.path else None
+    return {"cpu": str(target()), "cache": {"path": path, "files": found.files, "bytes": found.bytes}}
 
 
 def _version(package: str) -> str | None:

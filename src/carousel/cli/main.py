@@ -46,6 +46,7 @@ VERBS = {
     "predict": Verb("carousel.cli.predict", "DIR [FILE|-]", "one prediction for every record of a file or of stdin"),
     "tasks": Verb("carousel.cli.tasks", "", "list the tasks, and the files they read"),
     "cells": Verb("carousel.cli.cells", "[NAME]", "list the cells, or print the equations of one"),
+    "bench": Verb("carousel.cli.bench", "", "how fast cells run here, beside torch, ONNX Runtime and JAX"),
     "info": Verb("carousel.cli.info", "", "versions, processor, threads, and which engines work here"),
 }
 

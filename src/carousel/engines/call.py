@@ -32,6 +32,7 @@ class Call:
         context: by name, what each sequence sees at every step, (B, ...), in the same order.
         ambient: what the cell asks its layer for: the packed numbers of the steps (sum of batch_sizes, 1), the numbers of
             the rows (B, 1), the seed (2,).
+        weights: the type in which an engine may read the loop's matrices where no gradient is asked; None for their own.
     """
 
     step: Step
@@ -43,6 +44,7 @@ class Call:
     reverse: bool = False
     context: Mapping[str, Tensor] = field(default_factory=dict)
     ambient: Mapping[Role, Tensor] = field(default_factory=dict)
+    weights: str | None = None
 
     def given(self) -> dict[Node, Tensor]:
         """Everything but the states, by node."""

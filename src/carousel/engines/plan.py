@@ -35,6 +35,7 @@ class Choice:
 
     name: str
     reason: str
+    forced: bool = False
 
     def __str__(self) -> str:
         return f"{self.name} ({self.reason})"
@@ -110,7 +111,7 @@ def choose(request: str, step: Step) -> Choice:
                 advice="engine='eager' runs every cell; engine='auto' takes the fastest that can",
             )
         )
-    return Choice(request, f"{source}; {_COMPILED}" if request == "cpu" else source)
+    return Choice(request, f"{source}; {_COMPILED}" if request == "cpu" else source, forced=True)
 
 
 _COMPILED = "what torch asks for beyond values and gradients in float32 or float64 on a CPU runs eager"
@@ -133,7 +134,7 @@ def load(choice: Choice) -> Engine:
     if choice.name == "cpu":
         from carousel.engines.cpu import CpuEngine
 
-        return CpuEngine()
+        return CpuEngine(forced=choice.forced)
     from carousel.engines.eager import EagerEngine
 
     return EagerEngine()

@@ -12,8 +12,11 @@ from carousel.graph.transforms import (
     WeightDrop,
     Zoneout,
 )
+from carousel.nn.linear import Linear
+from carousel.nn.losses import SoftmaxLoss, linear_cross_entropy
 from carousel.nn.penalties import ActivationPenalty, Penalty, TemporalActivationPenalty, WeightPenalty
 from carousel.nn.recurrent import Recurrent
+from carousel.nn.stream import Stream
 from carousel.nn.summary import SUMMARIES, AttentionSummary, LastSummary, MaxSummary, MeanSummary, Summary
 from carousel.nn.torch_cells import GRUCell, LSTMCell, RNNCell
 from carousel.nn.torch_layers import GRU, LSTM, RNN
@@ -30,6 +33,7 @@ __all__ = [
     "InputDropout",
     "LSTMCell",
     "LastSummary",
+    "Linear",
     "MaxSummary",
     "MeanSummary",
     "Normalise",
@@ -38,7 +42,9 @@ __all__ = [
     "RNNCell",
     "Recurrent",
     "RecurrentDropout",
+    "SoftmaxLoss",
     "StateDropout",
+    "Stream",
     "Summary",
     "TemporalActivationPenalty",
     "Transform",
@@ -46,4 +52,5 @@ __all__ = [
     "WeightDrop",
     "WeightPenalty",
     "Zoneout",
+    "linear_cross_entropy",
 ]

@@ -117,7 +117,8 @@ class InputCheck:
         if self.batch_first:
             values = {name: tensor.transpose(0, 1) for name, tensor in values.items()}
         shapes = {name: tuple(tensor.shape[:2]) for name, tensor in values.items()}
-        if len(set(shapes.values())) > 1:
+        one, *others = shapes.values()
+        if any(other != one for other in others):  # not a set: what traces a model cannot hash sizes it does not know
             raise ShapeError(explain(f"{who}: the inputs disagree in time or batch.", got=f"(T, B) {shapes}"))
         first = next(iter(values.values()))
         return Inputs(values, first.shape[0], first.shape[1], self._like(first, like))

@@ -12,19 +12,21 @@ from torch import Tensor, nn
 from carousel.cells import resolve_cell
 from carousel.engines import Choice, choose, load
 from carousel.engines.call import Call
+from carousel.engines.packing import Packing, ambient, packing
 from carousel.errors import ConfigError, explain
 from carousel.graph import Cell, Initialiser
 from carousel.graph.kinds import Role
-from carousel.graph.step import Step
 from carousel.graph.transforms import Transform, apply_transforms
 from carousel.nn.highway import Highway
+from carousel.nn.inference import InferenceWeights
 from carousel.nn.inputs import InputCheck, Inputs
-from carousel.nn.packing import Packing, packing
 from carousel.nn.parameters import CellParameters, check_starts
 from carousel.nn.penalties import Penalty
 from carousel.nn.recompute import run_in_chunks
 from carousel.nn.settings import check_parts, check_settings, check_whole, widths
 from carousel.nn.state import StateLayout
+from carousel.nn.stream import Stream, recurrent_stream
+from carousel.nn.traced import Traced
 
 
 class Recurrent(nn.Module):
@@ -72,6 +74,7 @@ class Recurrent(nn.Module):
     """
 
     _reference: Tensor
+    inference_weights = InferenceWeights()
 
     def __init__(
         self,
@@ -153,6 +156,7 @@ class Recurrent(nn.Module):
         self.register_buffer("_reference", torch.empty(0, device=device, dtype=dtype), persistent=False)
         counted = any(Role.TIME in graph.ambient for graph in self._graphs.values())
         self._layout = StateLayout(self.cell, found.sizes, self.num_directions, counted)
+        self._traced = Traced(self.engine, self._graphs, found.sizes, self.num_directions, reverse, counted)
         self._check = InputCheck(self.cell, found.sizes[0], batch_first)
 
     def reset_parameters(self) -> None:
@@ -198,9 +202,12 @@ class Recurrent(nn.Module):
         batch = self._batch_of(state, context) if batch is None else batch
         inputs = self._check.sequence(x, self._like(), steps, batch)
         who = f"Recurrent({type(self.cell).__name__}).forward"
-        pack = packing(inputs.steps, inputs.batch, lengths, inputs.like.device, who)
-        output, after = self._run(inputs, pack, state, context, seed)
-        output = pack.unpack(output)
+        if torch.compiler.is_compiling() and self._traced.fits(inputs):
+            output, after = self._traced.run(self, inputs, state, lengths, context, seed)
+        else:
+            pack = packing(inputs.steps, inputs.batch, lengths, inputs.like.device, who)
+            output, after = self._run(inputs, pack, state, context, seed)
+            output = pack.unpack(output)
         return (output.transpose(0, 1) if self.batch_first else output), after
 
     def step(
@@ -236,6 +243,15 @@ class Recurrent(nn.Module):
         batch = self._batch_of(state, context) if batch is None else batch
         inputs = self._check.step(x_t, self._like(), batch)
         return self._run(inputs, Packing(1, inputs.batch, (inputs.batch,)), state, context, seed)
+
+    def stream(
+        self, batch: int | None = None, state: Any = None, *, context: Any = None, seed: int | Tensor | None = None
+    ) -> Stream:
+        """Keep weights and states ready to run step by step, without gradients, many sequences at once: see `Stream`.
+
+        `batch` sequences begin, if None as many as `state` or `context` has, else 1; the rest is as for `step`.
+        """
+        return recurrent_stream(self, batch, state, context, seed)
 
     def initial_state(self, batch: int) -> Any:
         """The state of sequences that have not started: zeros, or what was learned.
@@ -282,11 +298,13 @@ class Recurrent(nn.Module):
                 at = layer * self.num_directions + direction
                 initial = {name: pack.sort(tensor) for name, tensor in start[at].items()}
                 backwards = self.reverse or direction == 1
-                ambient, clock = self._ambient(graph, pack, initial, backwards, words, at)
+                begun = initial.pop("time", None)
+                device = inputs.like.device
+                around = ambient(graph, pack, begun, backwards=backwards, words=words, at=at, device=device)
                 module = self._side(direction)[layer]
                 given = (streams[direction], initial, module.values(), pack.batch_sizes, {**module.sizes, **free})
-                calls.append(Call(graph, *given, backwards, shared, ambient))
-                clocks.append(clock)
+                calls.append(Call(graph, *given, backwards, shared, around, self.inference_weights))
+                clocks.append({} if begun is None else {"time": begun + pack.lengths.to(begun.device)[:, None]})
             for (output, final), clock in zip(run_in_chunks(self._engine, calls, self.keep_every), clocks, strict=True):
                 outputs.append(output)
                 finals.append({name: pack.unsort(tensor) for name, tensor in {**final, **clock}.items()})
@@ -296,11 +314,11 @@ class Recurrent(nn.Module):
             streams = self._next(layer, outputs)
         return self._merged(outputs), self._layout.join(finals)
 
-    def _merged(self, outputs: list[Tensor]) -> Tensor:
+    def _merged(self, outputs: list[Tensor], axis: int = 1) -> Tensor:
         if len(outputs) == 1:
             return outputs[0]
         if self.merge == "concat":
-            return torch.cat(outputs, 1)
+            return torch.cat(outputs, axis)
         return outputs[0] + outputs[1] if self.merge == "sum" else (outputs[0] + outputs[1]) / 2
 
     def _skipped(self, layer: int, before: list[Tensor], outputs: list[Tensor]) -> list[Tensor]:
@@ -317,25 +335,6 @@ class Recurrent(nn.Module):
             outputs = [nn.functional.dropout(output, self.dropout, self.training) for output in outputs]
         streams = [{self.cell.inputs[0]: output} for output in outputs] if self.cell.inputs else [{}]
         return streams if len(streams) == self.num_directions else streams * self.num_directions
-
-    def _ambient(
-        self, graph: Step, pack: Packing, initial: dict[str, Tensor], backwards: bool, words: Tensor | None, at: int
-    ) -> tuple[dict[Role, Tensor], dict[str, Tensor]]:
-        """What the graph asks the layer for, and the step at which each row will go on."""
-        ambient: dict[Role, Tensor] = {}
-        if words is not None:
-            # Each layer and direction draws its own noise from the call's seed.
-            ambient[Role.SEED] = torch.stack([words[0], (words[1] + at * 0x9E3779B9) & 0xFFFFFFFF])
-        if Role.ROW in graph.ambient:
-            rows = torch.arange(pack.batch, device=next(iter(initial.values())).device)
-            ambient[Role.ROW] = pack.sort(rows)[:, None]
-        if not self._layout.counted:
-            return ambient, {}
-        begun = initial.pop("time")
-        lengths, step, row = pack.clock(begun.device)
-        along = lengths[row] - 1 - step if backwards else step
-        ambient[Role.TIME] = begun[row] + along[:, None]
-        return ambient, {"time": begun + lengths[:, None]}
 
     def _start(self, state: Any, batch: int, like: Tensor) -> list[dict[str, Tensor]]:
         """The state each layer and direction starts from."""

@@ -25,6 +25,15 @@ def _cell(name: str, options: tuple[tuple[str, Any], ...]) -> Cell:
     return resolve_cell(name, dict(options))
 
 
+@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
+def _traced_text(cell: Cell, input_size: int, hidden_size: int, directions: int) -> str:
+    """What the operators are told about a layer: the same for the same sizes, so what traces a model need not look inside."""
+    from carousel.engines.cpu.operators import spec
+
+    sizes = dict(cell.sizes(input_size, hidden_size))
+    return spec(cell.graph, sizes, [(d == 1, d) for d in range(directions)], counted=False)
+
+
 class StackedCell:
     """A cell whose parameters are cut from the tensors that torch keeps.
 
@@ -39,6 +48,7 @@ class StackedCell:
         self.layout = TORCH[name]
         self.engine: Choice = choose("auto", self.cell.graph)
         self._engine = load(self.engine)
+        self._texts: dict[tuple[int, int, int], str] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return StackedCell, self._recipe
@@ -63,6 +73,7 @@ class StackedCell:
         hidden_size: int,
         *,
         reverse: bool = False,
+        inference_weights: str | None = None,
     ) -> Call:
         """What running one layer in one direction asks of an engine.
 
@@ -73,14 +84,48 @@ class StackedCell:
             batch_sizes: how many sequences reach each step.
             hidden_size: H.
             reverse: run from each sequence's last step to its first.
+            inference_weights: as of a layer.
         """
-        input_size = rows.shape[-1]
+        parameters = self._parameters(stacked, rows.shape[-1], hidden_size)
+        inputs, sizes = {self.cell.inputs[0]: rows}, self.cell.sizes(rows.shape[-1], hidden_size)
+        return Call(self.cell.graph, inputs, states, parameters, batch_sizes, sizes, reverse, weights=inference_weights)
+
+    def _parameters(self, stacked: Mapping[str, Tensor], input_size: int, hidden_size: int) -> dict[str, Tensor]:
+        """The cell's parameters, cut from torch's; a bias that is not among them is zero."""
         parameters, like = unstack(self.layout, stacked), next(iter(stacked.values()))
         for name, shape in self.cell.parameter_shapes(input_size, hidden_size).items():
             if name not in parameters:
                 parameters[name] = like.new_zeros(shape)
-        inputs, sizes = {self.cell.inputs[0]: rows}, self.cell.sizes(input_size, hidden_size)
-        return Call(self.cell.graph, inputs, states, parameters, batch_sizes, sizes, reverse)
+        return parameters
+
+    def traceable(self, x: Tensor) -> bool:
+        """Whether the compiled engine's operators can run such an input."""
+        return self.engine.name == "cpu" and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+
+    def run_traced(
+        self, given: Sequence[tuple[Mapping[str, Tensor], Tensor, Mapping[str, Tensor]]], hidden_size: int
+    ) -> tuple[list[Tensor], list[list[Tensor]]]:
+        """Run the directions of a layer by one operator, on whole sequences (T, B, I).
+
+        Args:
+            given: for each direction torch's tensors, the input, and what each sequence starts with, by name.
+            hidden_size: H.
+
+        Returns:
+            For each direction the output and the final states, in the order of the equations.
+        """
+        graph, input_size = self.cell.graph, given[0][1].shape[-1]
+        key = (input_size, hidden_size, len(given))
+        if key not in self._texts:
+            self._texts[key] = _traced_text(self.cell, *key)
+        tensors: list[Tensor] = []
+        for stacked, x, states in given:
+            parameters = self._parameters(stacked, input_size, hidden_size)
+            tensors += [x, *(states[name] for name in graph.states), *(parameters[name] for name in graph.parameters)]
+        made = torch.ops.carousel.over_time(self._texts[key], tensors, None, None, [], torch.is_grad_enabled())
+        each = 1 + len(graph.states)
+        parts = [made[i * each : (i + 1) * each] for i in range(len(given))]
+        return [part[0] for part in parts], [list(part[1:]) for part in parts]
 
     def run(self, calls: Sequence[Call]) -> list[Result]:
         """Run the directions of a layer.

@@ -64,10 +64,14 @@ class StateLayout:
         self.uniform = all(shape == self.shapes[0] for shape in self.shapes)
         self.name = type(cell).__name__
 
-    @property
-    def type(self) -> Any:
-        """The named tuple of the states."""
-        return state_type(self.name, self.names)
+        #: The named tuple of the states.
+        self.type = state_type(self.name, self.names)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "type"}  # a class without a module's name
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, type=state_type(state["name"], state["names"]))
 
     def zeros(self, batch: int, like: Tensor) -> list[dict[str, Tensor]]:
         """The state of sequences that have not started, for each layer and direction."""
@@ -83,6 +87,8 @@ class StateLayout:
         """What a user sees, from the state of each layer and direction."""
         if not self.uniform:
             return tuple(self.type(*(part[name] for name in self.names)) for part in parts)
+        if len(parts) == 1:  # no copy, and no guard on B where a model is traced
+            return self.type(*(parts[0][name].reshape(1, *parts[0][name].shape) for name in self.names))
         return self.type(*(torch.stack([part[name] for part in parts]) for name in self.names))
 
     def split(self, state: Any, batch: int, who: str, like: Tensor) -> list[dict[str, Tensor]]:

@@ -22,9 +22,12 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from carousel.engines import Choice
+from carousel.engines.packing import Packing, packed_sequence
 from carousel.errors import ConfigError, ShapeError, explain, unknown_name
-from carousel.nn.packing import Packing, packed_sequence
+from carousel.nn.inference import InferenceWeights
 from carousel.nn.stacked import StackedCell, check_dtype, check_features, check_flag, check_size, start_as_torch
+from carousel.nn.stream import Stream, torch_stream
+from carousel.nn.traced import run_torch_traced
 
 
 class TorchLayer(nn.Module):
@@ -56,6 +59,7 @@ class TorchLayer(nn.Module):
     proj_size: int
     _cell: StackedCell
     _parts: list[dict[str, str]]
+    inference_weights = InferenceWeights()
 
     def __init__(
         self,
@@ -156,12 +160,20 @@ class TorchLayer(nn.Module):
         alone = input.dim() == 2
         x = input.unsqueeze(1) if alone else input.transpose(0, 1) if self.batch_first else input  # (T, B, I)
         steps, batch = x.shape[:2]
-        pack = Packing(steps, batch, (batch,) * steps)
-        rows, state = self._run(pack.pack(x), self._start(who, hx, None if alone else batch, x), pack)
-        output = pack.unpack(rows)
+        start = self._start(who, hx, None if alone else batch, x)
+        if torch.compiler.is_compiling() and self._cell.traceable(x):
+            output, state = run_torch_traced(self, x, start)
+        else:
+            pack = Packing(steps, batch, (batch,) * steps)
+            rows, state = self._run(pack.pack(x), start, pack)
+            output = pack.unpack(rows)
         if alone:
             return output.squeeze(1), self._each(state, lambda tensor: tensor.squeeze(1))
         return (output.transpose(0, 1) if self.batch_first else output), state
+
+    def stream(self, batch: int | None = None, state: Any = None) -> Stream:
+        """Run step by step, without gradients: see `Stream`; `state` is what `forward` calls `hx`."""
+        return torch_stream(self, batch, state)
 
     def _run(self, rows: Tensor, start: Mapping[str, Tensor], pack: Packing) -> tuple[Tensor, Any]:
         """Run all layers over packed rows."""
@@ -173,7 +185,8 @@ class TorchLayer(nn.Module):
                 weights = {part: getattr(self, name) for part, name in self._parts[at].items()}
                 initial = {name: pack.sort(tensor[at]) for name, tensor in start.items()}
                 sizes = (pack.batch_sizes, self.hidden_size)
-                calls.append(self._cell.call(weights, rows, initial, *sizes, reverse=direction == 1))
+                how: dict[str, Any] = {"reverse": direction == 1, "inference_weights": self.inference_weights}
+                calls.append(self._cell.call(weights, rows, initial, *sizes, **how))
             results = self._cell.run(calls)
             outputs = [output for output, _ in results]
             finals += [final for _, final in results]
@@ -198,27 +211,17 @@ class TorchLayer(nn.Module):
         """Check an input at the door; `forms` are the axes it may have before its features."""
         allowed = {form.count(",") + 1: form for form in forms}
         if x.dim() not in allowed:
-            raise ShapeError(
-                explain(
-                    f"{who}: the input must have {' or '.join(map(str, allowed))} axes.",
-                    got=str(tuple(x.shape)),
-                    expected=" or ".join(f"({form}{self.input_size})" for form in forms),
-                )
-            )
+            what = f"{who}: the input must have {' or '.join(map(str, allowed))} axes."
+            expected = " or ".join(f"({form}{self.input_size})" for form in forms)
+            raise ShapeError(explain(what, got=str(tuple(x.shape)), expected=expected))
         check_features(who, x, self.input_size, allowed[x.dim()], type(self).__name__)
         weight = getattr(self, self._parts[0]["weight_ih"])
         check_dtype(who, "the input", x, weight.dtype, "the parameters")
 
     def extra_repr(self) -> str:
         """As torch's: the sizes, and the settings that differ from their defaults."""
-        defaults = {
-            "proj_size": 0,
-            "num_layers": 1,
-            "bias": True,
-            "batch_first": False,
-            "dropout": 0.0,
-            "bidirectional": False,
-        }
+        basic = {"proj_size": 0, "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0}
+        defaults = {**basic, "bidirectional": False}
         settings = [f"{name}={getattr(self, name)}" for name, value in defaults.items() if getattr(self, name) != value]
         return ", ".join([str(self.input_size), str(self.hidden_size), *settings])
 

@@ -134,6 +134,12 @@ def test_which_phases_run_block_by_block(name):
     assert not any(phase.fused for phase in loop_of(program, fuse=False).phases)
 
 
+def test_a_sum_of_the_result_that_nothing_waits_for_runs_by_whole_rows():
+    """It would need every block."""
+    program = looped(lambda h, U, V: ({"h": times(U, h)}, {"y": sum_of(tanh(times(U, h)))}), parameters=SQUARE)
+    assert [phase.fused for phase in loop_of(program, fuse=True).phases] == [False]
+
+
 def test_products_of_heads_run_by_whole_rows():
     program = looped(
         lambda h, R: ({"h": tanh(times(R, h, Block))}, {}), states={"h": ("N", "E")}, parameters={"R": ("N", "E", "E")}

@@ -4,6 +4,7 @@ A cell is drawn as a program: each instruction takes values that are there alrea
 too. ``CAROUSEL_TEST_NIGHTLY=1000`` runs as many of each instead of a few.
 """
 
+import functools
 import os
 from dataclasses import dataclass, field
 
@@ -15,11 +16,14 @@ from hypothesis import strategies as st
 from backward import packed
 from builds import TRANSFORMS
 from carousel import graph as g
+from carousel.cells import resolve_cell
+from carousel.engines.cpu import engine
+from carousel.engines.cpu import run as engine_run
 from carousel.engines.cpu.programs import why_not
 from carousel.engines.cpu.team import Team
 from carousel.errors import ConfigError
 from carousel.graph import Cell, Output
-from cases import random_given
+from cases import SMALL, random_given
 from compiled import ALONE, Sides, assert_close, assert_same_bits, outcome, twins
 
 NIGHTLY = int(os.environ.get("CAROUSEL_TEST_NIGHTLY") or 0)
@@ -30,8 +34,9 @@ V, M, F, S = ("H",), ("N", "E"), ("N", "E", "E"), (1,)
 
 ONE = {
     "sigmoid": g.sigmoid, "tanh": g.tanh, "sin": g.sin, "cos": g.cos, "erf": g.erf, "softplus": g.softplus, "silu": g.silu,
-    "gelu": g.gelu, "square": lambda a: g.tanh(a) ** 2, "exp": lambda a: g.exp(g.tanh(a)), "log": lambda a: g.log(1.5 + g.tanh(a)),
-    "sqrt": lambda a: g.sqrt(1 + a * a), "power": lambda a: (2 + g.sin(a)) ** -1.5, "expm1": lambda a: g.expm1(-g.softplus(a)),
+    "gelu": g.gelu, "square": lambda a: g.tanh(a) ** 2, "exp": lambda a: g.exp(g.tanh(a)),
+    "log": lambda a: g.log(1.5 + g.tanh(a)), "sqrt": lambda a: g.sqrt(1 + a * a), "power": lambda a: (2 + g.sin(a)) ** -1.5,
+    "expm1": lambda a: g.expm1(-g.softplus(a)),
     "negative": lambda a: -a, "one minus": lambda a: 1 - a, "relu": g.relu, "abs": abs, "elu": g.elu, "softsign": g.softsign,
     "clamp": lambda a: g.clamp(a, -0.4, 0.6), "leaky": g.leaky_relu, "sign": g.sign, "stop": g.stop_gradient,
     "remainder": lambda a: g.remainder(a, 0.7), "hard": g.hard_sigmoid, "size": lambda a: a / g.size("H"),
@@ -49,8 +54,8 @@ ALONG = {
 SHAPED = {
     "dense": (V, [V]), "again": (V, [V]), "input": (V, []), "affine": (V, [V, V]), "computed": (V, [V]), "one": (S, []),
     "vector": (V, []), "matrix": (M, []), "time": (S, []), "number": (S, []), "noise": (V, []), "head noise": (M, []),
-    "sequence noise": (V, []), "cut": (M, [V]), "join": (V, [M]), "blocks": (M, [M]), "outer": (F, [M, M]), "matvec": (M, [F, M]),
-    "vecmat": (M, [M, F]), "narrow": (S, [V]), "wide": (V, [S]),
+    "sequence noise": (V, []), "cut": (M, [V]), "join": (V, [M]), "blocks": (M, [M]), "outer": (F, [M, M]),
+    "matvec": (M, [F, M]), "vecmat": (M, [M, F]), "narrow": (S, [V]), "wide": (V, [S]),
 }  # fmt: skip
 WORDS = sorted([*ONE, *TWO, *ALONG, *SHAPED] + 2 * list(SHAPED))
 instruction = st.tuples(st.sampled_from(WORDS), st.integers(0, 9), st.integers(0, 9))
@@ -103,7 +108,7 @@ class Drawn:
             case "dense":
                 return cell.dense(self.name(), args[0])
             case "again":  # the same matrix each time
-                return cell.dense("A", args[0])
+                return g.product(cell.parameter("A", ("H", "H")), args[0])
             case "input":
                 return cell.dense(self.name(), self.x)
             case "affine":
@@ -183,6 +188,10 @@ def settings_for(count):
     return settings(max_examples=NIGHTLY or count, suppress_health_check=ignored)
 
 
+PARAMETERS_ONLY = [
+    ("join", 1, 1), ("number", 2, 2), ("wide", 2, 0), ("elu", 8, 8), ("abs", 6, 6), ("computed", 9, 6), ("where", 2, 4),
+    ("join", 8, 5), ("dense", 3, 8),
+]  # fmt: skip
 PATTERNS = [((4, 3, 3, 1), 5), ((3, 3, 3), 3), ((1,), 2), ((9, 9, 2), 9)]
 
 
@@ -197,6 +206,9 @@ PATTERNS = [((4, 3, 3, 1), 5), ((3, 3, 3), 3), ((1,), 2), ((9, 9, 2), 9)]
     team=st.builds(Team, st.integers(2, 3), st.booleans()),
     seed=st.integers(0, 2**20),
 )
+# Noise that is kept for the way back, and a matrix made of parameters times a vector of parameters alone.
+@example([("noise", 9, 5), ("maximum", 9, 0)], (7, 8, 0, 5, 9), None, 6, PATTERNS[1], False, Team(3, columns=True), 1)
+@example(PARAMETERS_ONLY, (3, 7, 9, 8, 8), None, 6, PATTERNS[1], False, Team(2, columns=False), 1)
 def test_random_cells(program, ends, transform, hidden, pattern, reverse, team, seed):
     torch.manual_seed(seed)
     cell = Drawing(cell_of(program, ends), (3, hidden))
@@ -211,3 +223,33 @@ def test_random_cells(program, ends, transform, hidden, pattern, reverse, team, 
     alone = sides.compiled_results(run, known, reverse=reverse, team=ALONE)
     assert_close(alone, expected, CLOSE)
     assert_same_bits(sides.compiled_results(run, known, reverse=reverse, team=team), alone)
+
+
+@settings_for(60)
+@given(
+    name=st.sampled_from(["lstm", "gru", "indrnn", "layer_norm_lstm", "lstmp", "attention_gru"]),
+    hidden=st.integers(1, 70),
+    inputs=st.integers(1, 40),
+    lengths=st.lists(st.integers(0, 9), min_size=1, max_size=20),
+    longest=st.integers(0, 9),
+    dense=st.booleans(),
+    build=st.sampled_from([{}, {}, {"reverse": True}, {"bidirectional": True}, {"num_layers": 2}]),
+    team=st.builds(Team, st.integers(1, 3), st.booleans()),
+    seed=st.integers(0, 2**20),
+)
+def test_random_shapes(name, hidden, inputs, lengths, longest, dense, build, team, seed):
+    torch.manual_seed(seed)
+    if name in ("lstmp", "attention_gru"):  # their other sizes are options, which stay
+        hidden = max(hidden, 3)
+    if name == "attention_gru":
+        build = {k: v for k, v in build.items() if k != "num_layers"}  # several inputs
+    steps = max([longest, *lengths])
+    layer, eager = twins(
+        resolve_cell(name, SMALL.get(name)), inputs, hidden, scale=min(0.6, 2 / (inputs + hidden) ** 0.5), **build
+    )
+    values = random_given(eager, steps, len(lengths))
+    counts = None if dense else torch.tensor(lengths)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "run_together", functools.partial(engine_run.run_together, team=team))
+        found = outcome(layer, values, counts)
+    assert_close(found, outcome(eager, values, counts), CLOSE)

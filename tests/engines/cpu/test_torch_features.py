@@ -15,8 +15,9 @@ from torch.autograd import forward_ad
 from torch.func import functional_call, grad, jacrev, jvp, vmap
 from torch.utils.checkpoint import checkpoint
 
+from carousel.errors import KernelUnavailable
 from carousel.nn import Recurrent
-from cases import each, floating, random_given
+from cases import Given, each, floating, random_given
 from compiled import assert_close, assert_same_bits, given_call, outcome, twins
 
 # float64, sums in another order: 2e-15 was measured.
@@ -162,18 +163,18 @@ def test_a_graph_that_is_gone_frees_what_it_read():
 def test_a_result_changed_in_place_is_an_error_or_gives_the_right_gradients(name, counts):
     lengths = None if counts is None else torch.tensor(counts)
 
-    def run(layer, given, index):
+    def run(layer, given, index, double):
         output, final = given_call(layer, given, lengths)
         results = [output, *floating(final)]
         if index < len(results):
-            results[index].mul_(2.0)
+            results[index] = double(results[index])
         return gradients(layer, results, allow_unused=True, materialize_grads=True)
 
     for index in range(4):
         layer, eager, given = pair(name)
-        expected = run(eager, given, index)
+        expected = run(eager, given, index, lambda result: result * 2.0)
         try:
-            found = run(layer, given, index)
+            found = run(layer, given, index, lambda result: result.mul_(2.0))
         except RuntimeError as error:
             assert "modified by an inplace operation" in str(error)  # noqa: PT017 - either is right
             continue
@@ -333,28 +334,36 @@ def test_a_compiled_model_runs():
     close([output, *floating(final)], [expected, *floating(after)])
 
 
-def test_autocast_is_the_eager_engines():
-    layer, eager, given = pair(dtype=torch.float32)
-    found = []
-    for which in (layer, eager):
-        with torch.autocast("cpu", torch.bfloat16):
-            found.append(which(given.inputs["x"].float(), each(torch.Tensor.float, given.state))[0])
-    assert torch.equal(*found)
+def test_autocast_leaves_the_loop_in_single_precision():
+    layer, _, given = pair(dtype=torch.float32)
+    given = Given({"x": given.inputs["x"].bfloat16().float()}, each(torch.Tensor.float, given.state))
+    expected = given_call(layer, given)[0]
+    slopes = gradients(layer, [expected])
+    with torch.autocast("cpu", torch.bfloat16):
+        for x in (given.inputs["x"], given.inputs["x"].bfloat16()):  # the second is what a layer before may have made
+            output, _ = layer(x, given.state)
+            assert output.dtype == torch.float32
+            assert torch.equal(output, expected)
+    for a, b in zip(gradients(layer, [output]), slopes, strict=True):
+        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_other_types_are_the_eager_engines(dtype):
     layer, eager, given = pair()
-    found = [
-        which.to(dtype)(given.inputs["x"].to(dtype), each(lambda s: s.to(dtype), given.state))[0] for which in (layer, eager)
-    ]
-    assert found[0].dtype == dtype
-    assert torch.equal(*found)
+    layer, eager, chosen = layer.to(dtype), eager.to(dtype), Recurrent("lstm", 3, 4, dtype=dtype, engine="auto")
+    chosen.load_state_dict(layer.state_dict())
+    assert chosen.engine.name == "cpu"
+    x, state = given.inputs["x"].to(dtype), each(lambda s: s.to(dtype), given.state)
+    assert chosen(x, state)[0].dtype == dtype
+    assert torch.equal(chosen(x, state)[0], eager(x, state)[0])
+    with pytest.raises(KernelUnavailable, match=f"{dtype} on cpu"):  # asked for by name
+        layer(x, state)
 
 
 def test_the_meta_device_knows_shapes():
-    layer, _, given = pair()
-    output, _ = layer.to("meta")(given.inputs["x"].to("meta"))
+    layer = Recurrent("lstm", 3, 4, engine="auto", device="meta")
+    output, _ = layer(torch.empty(4, 2, 3, device="meta"))
     assert output.device.type == "meta"
     assert output.shape == (4, 2, 4)
 

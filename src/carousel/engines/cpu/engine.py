@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,22 +14,28 @@ from carousel.engines.call import Call, Result
 from carousel.engines.cpu.programs import Wanted, programs
 from carousel.engines.cpu.run import run_together
 from carousel.engines.eager import EagerEngine
+from carousel.errors import KernelUnavailable, explain
 from carousel.graph.node import Node
 
-_TYPES = (torch.float32, torch.float64)
+_TYPES = {torch.float32, torch.float64}
 
 
 class CpuEngine:
     """Runs a cell over time with a compiled loop, whose derivative is a compiled loop too.
 
     What torch asks for beyond that runs in the eager engine: functional transforms (``torch.func``), forward-mode
-    differentiation, autocast, other floating types and devices, tracing, and derivatives of the derivative.
+    differentiation, other floating types and devices, and derivatives of the derivative. Under autocast the loop runs in
+    float32: sums over time keep their precision.
+
+    Args:
+        forced: other floating types and devices are an error, since somebody asked for this engine by name.
     """
 
     name = "cpu"
 
-    def __init__(self) -> None:
+    def __init__(self, *, forced: bool = False) -> None:
         self._eager = EagerEngine()
+        self._forced = forced
 
     def run(self, call: Call) -> Result:
         """Run one cell over packed rows."""
@@ -37,14 +43,28 @@ class CpuEngine:
 
     def run_together(self, calls: Sequence[Call]) -> list[Result]:
         """Run several cells that do not need each other, at once."""
-        spread = [_Spread.of(call) for call in calls]
-        if _beyond([tensor for each in spread for tensor in each.tensors]):
+        if torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling():
+            with torch.autocast("cpu", enabled=False):
+                return self.run_together([_in_float32(call) for call in calls])
+        spread = [Spread.of(call) for call in calls]
+        given = [tensor for each in spread for tensor in each.tensors]
+        problem = _foreign(given)
+        if problem and self._forced:
+            raise KernelUnavailable(
+                explain(
+                    "the engine 'cpu', which was asked for, cannot run these tensors.",
+                    got=problem,
+                    expected="float32 or float64, all of one type, on a CPU",
+                    advice="engine='auto' runs eager where it must",
+                )
+            )
+        if problem or _beyond(given):
             return self._eager.run_together(calls)
         tensors = [tensor for each in spread for tensor in each.tensors]
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
             flat = list(_Compiled.apply(spread, *tensors))  # type: ignore[no-untyped-call]
         else:
-            flat = _alone(spread)
+            flat = alone(spread)
         results = []
         for call in calls:
             output, *final = flat[: 1 + len(call.states)]
@@ -53,22 +73,38 @@ class CpuEngine:
         return results
 
 
+def _in_float32(call: Call) -> Call:
+    """A call as autocast has it here: in float32, whatever the layers before made of the input."""
+
+    def change(group: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        halves = (torch.float16, torch.bfloat16)
+        return {name: tensor.float() if tensor.dtype in halves else tensor for name, tensor in group.items()}
+
+    groups: dict[str, Any] = {name: change(getattr(call, name)) for name in ("inputs", "states", "parameters", "context")}
+    return replace(call, **groups)
+
+
+def _foreign(tensors: Sequence[Tensor]) -> str | None:
+    """What of the tensors' types and devices no compiled loop takes, or None."""
+    kinds = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
+    devices = {tensor.device.type for tensor in tensors}
+    if devices <= {"cpu"} and kinds <= _TYPES and len(kinds) <= 1:
+        return None
+    return f"{', '.join(sorted(map(str, kinds)))} on {', '.join(sorted(devices))}"
+
+
 def _beyond(tensors: Sequence[Tensor]) -> bool:
     """Whether torch asks for what only the eager engine does."""
-    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
-        return True
-    if torch._C._functorch.peek_interpreter_stack() is not None:
+    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
         return True
     for tensor in tensors:
-        if tensor.device.type != "cpu" or (tensor.is_floating_point() and tensor.dtype not in _TYPES):
-            return True
         if type(tensor) not in (Tensor, torch.nn.Parameter) or forward_ad.unpack_dual(tensor).tangent is not None:  # type: ignore[no-untyped-call]
             return True
-    return len({tensor.dtype for tensor in tensors if tensor.is_floating_point()}) > 1
+    return False
 
 
 @dataclass(frozen=True)
-class _Spread:
+class Spread:
     """A call with its tensors in one row, as autograd wants them.
 
     Attributes:
@@ -82,7 +118,8 @@ class _Spread:
     tensors: tuple[Tensor, ...]
 
     @classmethod
-    def of(cls, call: Call) -> _Spread:
+    def of(cls, call: Call) -> Spread:
+        """Take a call apart."""
         groups: dict[str, Mapping[str, Tensor]] = {
             "inputs": call.inputs,
             "states": {name: call.states[name] for name in call.step.states},
@@ -92,11 +129,11 @@ class _Spread:
         parts = [(kind, name) for kind, group in groups.items() for name in group]
         return cls(call, tuple(parts), tuple(groups[kind][name] for kind, name in parts))
 
-    def bare(self) -> _Spread:
+    def bare(self) -> Spread:
         """Without the tensors, which a graph keeps where torch looks after them: freed with it, checked, offloaded."""
         call = self.call
         rest: dict[str, Any] = {"batch_sizes": call.batch_sizes, "sizes": call.sizes, "reverse": call.reverse}
-        return _Spread(Call(call.step, {}, {}, {}, **rest, ambient=call.ambient), self.parts, ())
+        return Spread(Call(call.step, {}, {}, {}, **rest, ambient=call.ambient), self.parts, ())
 
     def call_with(self, tensors: Sequence[Tensor]) -> Call:
         """The call on other tensors."""
@@ -112,7 +149,7 @@ def _flat(call: Call, output: Tensor, final: Mapping[str, Tensor]) -> list[Tenso
     return [output, *(final[name] for name in call.step.states)]
 
 
-def _alone(spread: Sequence[_Spread]) -> list[Tensor]:
+def alone(spread: Sequence[Spread]) -> list[Tensor]:
     """Forwards, with nothing kept."""
     with torch.no_grad():
         begun = []
@@ -120,35 +157,44 @@ def _alone(spread: Sequence[_Spread]) -> list[Tensor]:
             call, executor = each.call, programs(each.call.step).alone
             states = {name: call.states[name] for name in call.step.states}
             begun.append((executor, executor.begin(call.given(), states, call.batch_sizes, call.sizes, reverse=call.reverse)))
-        runs = run_together(begun)
+        runs = run_together(begun, weights=spread[0].call.weights)  # calls of one layer, which are alike in this
     return [t for each, run in zip(spread, runs, strict=True) for t in _flat(each.call, run.emitted["output"], run.carried)]
+
+
+def saving(spread: Sequence[Spread]) -> tuple[list[Tensor], list[Tensor], list[list[Node]]]:
+    """Forwards: the results, what the way back reads, and what that is."""
+    begun, plans = [], []
+    for each in spread:
+        call, found = each.call, programs(each.call.step)
+        plans.append(found)
+        states = {name: call.states[name] for name in call.step.states}
+        ready = found.saving.begin(call.given(), states, call.batch_sizes, call.sizes, reverse=call.reverse)
+        begun.append((found.saving, ready))
+    results: list[Tensor] = []
+    kept: list[Tensor] = []
+    nodes: list[list[Node]] = []
+    for each, found, run in zip(spread, plans, run_together(begun), strict=True):
+        values = {node: run.emitted[name] for name, node in {**found.trail, **found.saved_names}.items()}
+        values.setdefault(each.call.step.output, run.emitted["output"])
+        nodes.append(list(values))
+        kept += values.values()
+        results += _flat(each.call, run.emitted["output"], run.carried)
+    return results, kept, nodes
 
 
 class _Compiled(torch.autograd.Function):
     """Several cells over time, and their derivatives."""
 
     @staticmethod
-    def forward(ctx: Any, spread: Sequence[_Spread], *tensors: Tensor) -> tuple[Tensor, ...]:
-        begun, plans = [], []
-        rest = list(tensors)
+    def forward(ctx: Any, spread: Sequence[Spread], *tensors: Tensor) -> tuple[Tensor, ...]:
+        rest, whole = list(tensors), []
         for each in spread:
             mine, rest = rest[: len(each.parts)], rest[len(each.parts) :]
-            call, found = each.call_with(mine), programs(each.call.step)
-            plans.append(found)
-            ready = found.saving.begin(call.given(), call.states, call.batch_sizes, call.sizes, reverse=call.reverse)
-            begun.append((found.saving, ready))
-        runs = run_together(begun)
-        kept: list[Tensor] = []
-        nodes: list[list[Node]] = []
-        results: list[Tensor] = []
-        for each, found, run in zip(spread, plans, runs, strict=True):
-            values = {node: run.emitted[name] for name, node in {**found.trail, **found.saved_names}.items()}
-            values.setdefault(each.call.step.output, run.emitted["output"])
-            nodes.append(list(values))
-            kept += values.values()
-            # Views could not be changed in place. Detached ones can, and share their version with what is saved: if that was
-            # changed, the way back says so.
-            results += [result.detach() for result in _flat(each.call, run.emitted["output"], run.carried)]
+            whole.append(Spread(each.call_with(mine), each.parts, tuple(mine)))
+        flat, kept, nodes = saving(whole)
+        # Views could not be changed in place. Detached ones can, and share their version with what is saved: if that was
+        # changed, the way back says so.
+        results = [result.detach() for result in flat]
         ctx.spread, ctx.nodes, ctx.count = [each.bare() for each in spread], nodes, len(tensors)
         ctx.save_for_backward(*tensors, *kept)
         ctx.set_materialize_grads(False)
@@ -159,20 +205,29 @@ class _Compiled(torch.autograd.Function):
         saved = ctx.saved_tensors  # once: checkpointing unpacks a tensor no second time
         tensors, kept = saved[: ctx.count], saved[ctx.count :]
         wanted = ctx.needs_input_grad[1:]
+        with torch.autocast("cpu", enabled=False):
+            return _Compiled._gradients(ctx, tensors, kept, gradients, wanted)
+
+    @staticmethod
+    def _gradients(ctx: Any, tensors: Any, kept: Any, gradients: Any, wanted: Any) -> tuple[Any, ...]:
         if torch.is_grad_enabled():
             return (None, *_again(ctx.spread, tensors, gradients, wanted))
-        return (None, *_backward(ctx.spread, ctx.nodes, tensors, kept, gradients, wanted))
+        # Unless the graph is kept for another backward pass, what was saved for this one alone may be overwritten.
+        consume = not torch._C._autograd._get_current_graph_task_keep_graph()
+        return (None, *backward(ctx.spread, ctx.nodes, tensors, kept, gradients, wanted, consume=consume))
 
 
-def _backward(
-    spread: Sequence[_Spread],
+def backward(
+    spread: Sequence[Spread],
     nodes: Sequence[Sequence[Node]],
     tensors: Sequence[Tensor],
     kept: Sequence[Tensor],
     gradients: Sequence[Tensor | None],
     wanted: Sequence[bool],
+    *,
+    consume: bool,
 ) -> list[Tensor | None]:
-    """The derived backward loops."""
+    """The derived backward loops; `consume`: nobody will need what was saved again."""
     rest, left, ahead, ask = list(tensors), list(kept), list(gradients), list(wanted)
     begun = []
     for each, mine in zip(spread, nodes, strict=True):
@@ -195,8 +250,6 @@ def _backward(
         begun.append((executor, executor.begin(given, start, call.batch_sizes, call.sizes, reverse=not call.reverse)))
     results: list[Tensor | None] = []
     asked_for = iter(zip(tensors, wanted, strict=True))
-    # Unless the graph is kept for another backward pass, what was saved for this one alone may be overwritten.
-    consume = not torch._C._autograd._get_current_graph_task_keep_graph()
     for each, run in zip(spread, run_together(begun, consume=consume), strict=True):
         where = {"inputs": run.emitted, "states": run.carried, "parameters": run.totals, "context": run.totals}
         for kind, name in each.parts:
@@ -216,7 +269,7 @@ def _wanted(asked: Sequence[tuple[str, str]]) -> Wanted:
 
 
 def _again(
-    spread: Sequence[_Spread], tensors: Sequence[Tensor], gradients: Sequence[Tensor | None], wanted: Sequence[bool]
+    spread: Sequence[Spread], tensors: Sequence[Tensor], gradients: Sequence[Tensor | None], wanted: Sequence[bool]
 ) -> list[Tensor | None]:
     """The gradient as a function that can be differentiated once more: the eager engine's."""
     rest = list(tensors)

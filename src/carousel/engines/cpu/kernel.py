@@ -33,11 +33,11 @@ def argument_names(loop: Loop) -> list[str]:
     """The kernel's arguments, in order; addresses are marked with a star.
 
     ``steps``; ``columns`` (0 or 1); ``groups`` and the rows in one, ``group``; ``*product``, the function; for each step, its
-    number of rows (``*rows``), the first of them among the rows of all steps (``*first``), and where the states before and after
-    it begin, in rows: taking two places in turn (``*turn before``, ``*turn after``) or along all steps (``*line before``,
-    ``*line after``); the size of each axis; for each buffer its address and the bytes from row to row (from member to member for
-    `Where.LOCAL`); for each product its packed matrices; for each fused phase the units' vectors in a block, the rows in a chunk,
-    and room for a member's results.
+    number of rows (``*rows``), the first of them among the rows of all steps (``*first``), and where the states before and
+    after it begin, in rows: taking two places in turn (``*turn before``, ``*turn after``) or along all steps (``*line before``,
+    ``*line after``); the size of each axis; for each buffer its address and the bytes from row to row (from member to member
+    for `Where.LOCAL`); for each product its packed matrices and the bytes of one vector's weights in them, or of one head's;
+    for each fused phase the units' vectors in a block, the rows in a chunk, and room for a member's results.
     """
     names = ["steps", "columns", "groups", "group", "*product"]
     names += ["*rows", "*first", "*turn before", "*turn after", "*line before", "*line after"]
@@ -46,8 +46,7 @@ def argument_names(loop: Loop) -> list[str]:
         names += [f"*buffer {i}", f"row {i}"]
     for product in loop.products:
         names += [f"*matrix {product.number} {i}" for i in range(len(product.operands))]
-        if product.blocks:
-            names += [f"head {product.number} {i}" for i in range(len(product.operands))]
+        names += [f"{'head' if product.blocks else 'vector'} {product.number} {i}" for i in range(len(product.operands))]
     for i, phase in enumerate(loop.phases):
         if phase.fused:
             names += [f"block {i}", f"chunk {i}", f"*tiles {i}", f"tiles {i}"]
@@ -248,6 +247,11 @@ class _Kernel:
     def _bytes(self, vectors: Value) -> Value:
         return self.blocks.times(vectors, self.lanes * self.real.size)
 
+    def _weights(self, product: Product, pair: int, first: Value) -> Value:
+        """Where the panels that begin with a vector lie. How many bytes they take depends on how weights are stored."""
+        matrix, size = self.args[f"*matrix {product.number} {pair}"], self.args[f"vector {product.number} {pair}"]
+        return self.blocks.at(matrix, self.blocks.times(first, size))
+
     def _size(self, axis: str | int) -> Value:
         return self.blocks.number(axis) if isinstance(axis, int) else self.sizes[axis]
 
@@ -267,7 +271,7 @@ class _Kernel:
             for pair in range(len(product.operands)):
                 inner = self._size(product.operands[pair].shape[-1])
                 a, gap = self._operand(product, pair, step, share.start)
-                w = blocks.at(self.args[f"*matrix {product.number} {pair}"], blocks.times(self._bytes(start), inner))
+                w = self._weights(product, pair, start)
                 target = blocks.at(out, self._bytes(start))
                 gaps = blocks.times(gap, share.step), blocks.times(room, share.step)
                 self._call(rows, blocks.minus(stop, start), inner, a, gaps[0], w, target, gaps[1], pair > 0)
@@ -330,8 +334,7 @@ class _Kernel:
                 for pair in range(len(product.operands)):
                     inner = self._size(product.operands[pair].shape[-1])
                     a, distance = self._operand(product, pair, step, begin)
-                    w = args[f"*matrix {product.number} {pair}"]
-                    w = blocks.at(w, blocks.times(self._bytes(blocks.times(first, gates)), inner))
+                    w = self._weights(product, pair, blocks.times(first, gates))
                     self._call(
                         blocks.minus(high, low), blocks.times(width, gates), inner,
                         a, blocks.times(distance, share.step), w, place, gap, pair > 0,

@@ -37,7 +37,7 @@ def emit_noise(
         row: the row's number, or None.
         step: the step's number, or None.
         units: how many numbers.
-        targets: where they go; each has room for a whole number of quads of vectors.
+        targets: where they go; nothing is written beyond the last number.
 
     Returns:
         The first number, in every lane.
@@ -65,10 +65,14 @@ def emit_noise(
     quads = blocks.share(units, 4)
     with blocks.loop(blocks.number(0), quads, lanes) as turn:
         numbers = _interleave(b, vectors, uniform(b.add(splat(turn.index), order)))
-        for target in targets:
-            for i, vector in enumerate(numbers):
-                offset = blocks.times(blocks.plus(blocks.times(turn.index, 4), i * lanes), real.size)
-                vectors.store(vector, blocks.at(target, offset), None)
+        for i, vector in enumerate(numbers):
+            begin = blocks.plus(blocks.times(turn.index, 4), i * lanes)
+            left = blocks.minus(units, begin)  # below 0 where a vector has no number that counts
+            if real.bits < 64:
+                left = b.trunc(left, real.whole)
+            mask = b.icmp_signed("<", vectors.iota(), vectors.splat(left))
+            for target in targets:
+                vectors.store(vector, blocks.at(target, blocks.times(begin, real.size)), mask)
     if targets:
         return vectors.splat(b.load(targets[0], typ=real.type))
     first = uniform(const(0))[0]

@@ -9,6 +9,7 @@
       (the last may be shorter), for each gate, for each vector of units in the block comes one vector. So `block` 1 takes the
       gates in turn, vector by vector, and a `block` of all vectors keeps each gate's units together.
     - `out`: the vectors in that order, cut into panels as `product` reads them: gates * ceil(units / lanes) vectors of K steps.
+      Weights in bfloat16 are rounded to the nearest, ties to even.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from llvmlite import ir
 from carousel.engines.cpu.frames import at, counted, function, smaller, whole
 from carousel.engines.cpu.target import Target
 from carousel.engines.cpu.vectors import I32, I64, POINTER, Real, Value, Vectors
+from carousel.engines.cpu.weights import Weights, rounded, side_by_side
 
 _ARGUMENTS = (
     ("gates", I64),
@@ -32,26 +34,28 @@ _ARGUMENTS = (
     ("block", I64),
     ("out", POINTER),
 )
+I16 = ir.IntType(16)
+
 _PART = (("source", POINTER), ("row", I64), ("column", I64), ("units", I64), ("K", I64), ("out", POINTER), ("out_step", I64))
 
 
-def write_pack(module: ir.Module, target: Target, real: Real, width: int) -> ir.Function:
-    """The function `pack`, for panels of `width` vectors.
+def write_pack(module: ir.Module, target: Target, real: Real, weights: Weights, width: int) -> ir.Function:
+    """The function `pack`, for panels of `width` vectors of matrices in `real`.
 
     Every number is read and written once: 1 MB of weights is 2 MB of traffic, and a matrix that has to be turned costs
     log2(lanes) shuffles for each vector, one in a cycle: 64 cycles for 1 KB at 16 floats. That promises 25 us for a megabyte in
     L2, and the speed of reading and writing where the weights are further away.
     """
     made = function(module, target, "pack", _ARGUMENTS, inside=False)
-    _Pack(made, target, real, width).write()
+    _Pack(made, target, real, weights, width).write()
     return made
 
 
 class _Pack:
     """What is written into `pack`: panels outside, then blocks of K, then a panel's vectors: `out` is written in order."""
 
-    def __init__(self, made: ir.Function, target: Target, real: Real, width: int) -> None:
-        self.made, self.target, self.real, self.width = made, target, real, width
+    def __init__(self, made: ir.Function, target: Target, real: Real, weights: Weights, width: int) -> None:
+        self.made, self.target, self.real, self.weights, self.width = made, target, real, weights, width
         self.lanes, self.bytes = target.bits // real.bits, target.bits // 8
 
     def write(self) -> None:
@@ -62,26 +66,28 @@ class _Pack:
         vectors = b.udiv(b.add(units, whole(self.lanes - 1)), whole(self.lanes))
         total = b.mul(gates, vectors)
         size = whole(self.real.size)
-        long = b.icmp_signed(">=", K, whole(self.lanes))
+        rows = self.weights.count(b, K)
+        # What is left of an odd K, where two steps lie side by side, is written one by one.
+        even = b.and_(K, whole(-self.weights.together))
+        long = b.icmp_signed(">=", even, whole(self.lanes))
         turned = b.and_(long, b.icmp_signed("==", column, size))
         straight = b.icmp_signed("==", row, size)
         with counted(b, total, self.width) as first:
             wide = smaller(b, b.sub(total, first), whole(self.width))
             step = b.mul(wide, whole(self.bytes))
-            panel = at(b, out, b.mul(b.mul(first, K), whole(self.bytes)))
+            panel = at(b, out, b.mul(b.mul(first, rows), whole(self.bytes)))
             with counted(b, wide) as place:
                 source, count = self._source(b, b.add(first, place), vectors)
                 b.store(source, b.gep(sources, [place], source_etype=POINTER))
                 b.store(count, b.gep(counts, [place], source_etype=I64))
-            with counted(b, K, self.lanes) as k:
+            with counted(b, even, self.lanes) as k:
                 # The last block reaches back over the one before and writes the same numbers again: nothing remains.
-                here = b.select(long, smaller(b, k, b.sub(K, whole(self.lanes))), whole(0))
-                target = at(b, panel, b.mul(here, step))
-                ahead = b.mul(here, column)
+                here = b.select(long, smaller(b, k, b.sub(even, whole(self.lanes))), whole(0))
+                target, ahead = at(b, panel, b.mul(self.weights.count(b, here), step)), b.mul(here, column)
                 with counted(b, wide) as place:
                     source = b.load(b.gep(sources, [place], source_etype=POINTER), typ=POINTER)
                     count = b.load(b.gep(counts, [place], source_etype=I64), typ=I64)
-                    arguments = [at(b, source, ahead), row, column, count, smaller(b, K, whole(self.lanes))]
+                    arguments = [at(b, source, ahead), row, column, count, smaller(b, even, whole(self.lanes))]
                     arguments += [at(b, target, b.mul(place, whole(self.bytes))), step]
                     whole_vector = b.icmp_signed("==", count, whole(self.lanes))
                     other = b.select(b.and_(straight, whole_vector), whole(1), whole(2))
@@ -94,6 +100,13 @@ class _Pack:
                         b.call(callee, arguments)
                         b.branch(after)
                     b.position_at_end(after)
+            if self.weights.together > 1:
+                target, ahead = at(b, panel, b.mul(self.weights.count(b, even), step)), b.mul(even, column)
+                with counted(b, b.sub(K, even)), counted(b, wide) as place:
+                    source = b.load(b.gep(sources, [place], source_etype=POINTER), typ=POINTER)
+                    count = b.load(b.gep(counts, [place], source_etype=I64), typ=I64)
+                    arguments = [at(b, source, ahead), row, column, count, whole(1)]
+                    b.call(part[2], [*arguments, at(b, target, b.mul(place, whole(self.bytes))), step])
         b.ret_void()
 
     def _source(self, b: ir.IRBuilder, number: Value, vectors: Value) -> tuple[Value, Value]:
@@ -120,23 +133,27 @@ class _Pack:
         self, b: ir.IRBuilder, source: Value, row: Value, column: Value, units: Value, K: Value, out: Value, step: Value
     ) -> None:
         """Any strides, one number at a time."""
-        size, kind = self.real.size, self.real.type
+        size, kind, together = self.real.size, self.real.type, self.weights.together
         vec = Vectors(b, self.target, self.real)
+        with counted(b, self.weights.count(b, K)) as line:
+            b.store(vec.const(0.0), at(b, out, b.mul(line, step)), align=self.bytes)
         with counted(b, K) as k:
-            place, place_in = at(b, out, b.mul(k, step)), at(b, source, b.mul(k, column))
-            b.store(vec.const(0.0), place, align=self.bytes)
+            place_in, place = at(b, source, b.mul(k, column)), at(b, out, b.mul(b.udiv(k, whole(together)), step))
+            place = at(b, place, b.mul(b.urem(k, whole(together)), whole(self.weights.size)))
             with counted(b, units) as unit:
                 number = b.load(at(b, place_in, b.mul(unit, row)), align=size, typ=kind)
-                b.store(number, at(b, place, b.mul(unit, whole(size))), align=size)
+                kept = b.trunc(rounded(b, number), I16) if together > 1 else number
+                b.store(kept, at(b, place, b.mul(unit, whole(size))), align=self.weights.size)
 
     def _copied(
         self, b: ir.IRBuilder, source: Value, _row: Value, column: Value, _units: Value, K: Value, out: Value, step: Value
     ) -> None:
         """The units lie one after another."""
-        vec = Vectors(b, self.target, self.real)
-        with counted(b, K) as k:
-            held = b.load(at(b, source, b.mul(k, column)), align=self.real.size, typ=vec.type)
-            b.store(held, at(b, out, b.mul(k, step)), align=self.bytes)
+        vec, together = Vectors(b, self.target, self.real), self.weights.together
+        with counted(b, self.weights.count(b, K)) as line:
+            places = [at(b, source, b.mul(b.add(b.mul(line, whole(together)), whole(i)), column)) for i in range(together)]
+            held = [b.load(place, align=self.real.size, typ=vec.type) for place in places]
+            b.store(self._kept(vec, held), at(b, out, b.mul(line, step)), align=self.bytes)
 
     def _turned(
         self, b: ir.IRBuilder, source: Value, row: Value, _column: Value, units: Value, _K: Value, out: Value, step: Value
@@ -151,8 +168,16 @@ class _Pack:
             b.load(at(b, source, b.mul(smaller(b, whole(i), last), row)), align=self.real.size, typ=vec.type) for i in range(L)
         ]
         there = b.icmp_signed("<", vec.iota(), vec.splat(units if self.real.bits == 64 else b.trunc(units, I32)))
-        for i, column in enumerate(turn(b, rows, 128 // self.real.bits)):
-            b.store(vec.select(there, column, vec.const(0.0)), at(b, out, b.mul(step, whole(i))), align=self.bytes)
+        columns = [vec.select(there, column, vec.const(0.0)) for column in turn(b, rows, 128 // self.real.bits)]
+        together = self.weights.together
+        for i in range(0, L, together):
+            place = at(b, out, b.mul(step, whole(i // together)))
+            b.store(self._kept(vec, columns[i : i + together]), place, align=self.bytes)
+
+    @staticmethod
+    def _kept(vec: Vectors, steps: list[Value]) -> Value:
+        """What a line holds of one vector: one step, or two rounded ones."""
+        return steps[0] if len(steps) == 1 else side_by_side(vec, steps[0], steps[1])
 
 
 def turn(b: ir.IRBuilder, rows: list[Value], part: int) -> list[Value]:

@@ -8,7 +8,8 @@ all strides are in bytes, all whole numbers have 64 bits:
 
     - `a`: row m at a + m * a_row, K numbers one after another; alignment of one number is enough.
     - `w`: panels one after another, aligned to 64 bytes. A panel is [K][V][lanes] with V of `vectors_per_panel`; where
-      `vectors` is no multiple of V, the last panel is [K][vectors % V][lanes]. `pack` makes them.
+      `vectors` is no multiple of V, the last panel is [K][vectors % V][lanes]. `pack` makes them. For weights in bfloat16,
+      and for what the numbers in a panel then are, see `carousel.engines.cpu.weights`.
     - `out`: row m at out + m * out_row, vectors one after another, alignment of one number is enough.
     - `accumulate`: 0 to start from zero (what is in `out` is not read), 1 to start from what is in `out`.
 
@@ -22,14 +23,17 @@ bits depend on the row and the weights alone: not on the number of rows, nor the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from llvmlite import ir
 
 from carousel.engines.cpu.frames import VOID, at, case, counted, function, smaller, whole
 from carousel.engines.cpu.packing import write_pack
 from carousel.engines.cpu.target import Target
+from carousel.engines.cpu.tiling import Tiling
+from carousel.engines.cpu.tiling import tiling as tiling
+from carousel.engines.cpu.tiling import vectors_per_panel as vectors_per_panel
 from carousel.engines.cpu.vectors import I32, I64, POINTER, Real, Value, Vectors
+from carousel.engines.cpu.weights import Reader, Weights, stored
 
 LINE = 64  # bytes of a cache line, on all CPUs we know
 AHEAD = 3072  # bytes between the weights that are used and those that are fetched: sixteen steps of the widest panel
@@ -42,61 +46,22 @@ AHEAD = 3072  # bytes between the weights that are used and those that are fetch
 PARTS = 3
 
 
-@dataclass(frozen=True)
-class Tiling:
-    """How a product is cut.
+def build(target: Target, real: Real, weights: str | None = None) -> ir.Module:
+    """The module with `product` and `pack`; a pure function of its arguments.
 
-    Attributes:
-        rows: of the largest tile.
-        vectors: of a panel, and of the largest tile.
-        together: panels that are taken at once where there is one row only.
-        unroll: steps of k between two jumps; a power of two.
+    Args:
+        target: the CPU.
+        real: what is computed with.
+        weights: the type in which weights are stored, of `weights.STORED`; None for `real`'s own.
+
+    Raises:
+        ConfigError: weights of this type are not stored for such numbers.
     """
-
-    rows: int
-    vectors: int
-    together: int
-    unroll: int
-
-
-# Accumulators, the weights of a step and a broadcast number must fit the registers. With 32 of 512 bits: 8 x 3 = 24, 3 weights,
-# the rest for broadcasts. 6 x 4 reads a third more weights for the same rows, and 8 rows take two tiles of it: measured a tenth
-# slower with weights in L2 and 8 rows, a third slower with weights in L3; 7 x 4 is slower still. With 16 registers and FMA:
-# 6 x 2 = 12, 2 weights, 1 broadcast. Without FMA a register more holds what is to be added; SSE, whose instructions overwrite
-# an operand, takes another. NEON has 32 registers, two for each vector, and LLVM's order of loads for some CPUs needs the rest.
-# One row: 8 chains would hide a multiply-add of 4 cycles, two in each cycle. 3 panels of 3 at once were quicker than 2 with
-# weights in the first cache (227 and 209 GB/s; one panel 187), and slower with weights in L2 (154 to 165 and 169 GB/s, which is
-# the speed of reading): more places are read at once.
-_AVX512 = Tiling(rows=8, vectors=3, together=2, unroll=4)
-_AVX2 = Tiling(rows=6, vectors=2, together=4, unroll=4)
-_NEON = Tiling(rows=6, vectors=2, together=4, unroll=1)
-_AVX = Tiling(rows=5, vectors=2, together=4, unroll=2)
-_SSE = Tiling(rows=4, vectors=2, together=3, unroll=1)
-
-
-def tiling(target: Target) -> Tiling:
-    """How products are cut for a CPU."""
-    if not target.x86:
-        return _NEON
-    if target.avx512:
-        return _AVX512
-    if target.fma:
-        return _AVX2
-    return _AVX if target.bits == 256 else _SSE
-
-
-def vectors_per_panel(target: Target, real: Real) -> int:
-    """Vectors that stand side by side in a panel of packed weights, except in the last one."""
-    del real  # a tile is counted in vectors: it is the same for both types
-    return tiling(target).vectors
-
-
-def build(target: Target, real: Real) -> ir.Module:
-    """The module with `product` and `pack`; a pure function of its arguments."""
-    module = ir.Module(f"product.{real.name}")
+    kept = stored(real, weights)
+    module = ir.Module(f"product.{real.name}.{kept.name}")
     module.triple = target.triple
-    write_pack(module, target, real, vectors_per_panel(target, real))
-    _Product(module, target, real, tiling(target)).write()
+    write_pack(module, target, real, kept, vectors_per_panel(target, real))
+    _Product(module, target, real, kept, tiling(target, kept.together)).write()
     return module
 
 
@@ -121,6 +86,7 @@ def write_tile(
     unroll: int,
     fetch: bool,
     later: int = 0,
+    weights: str | None = None,
 ) -> ir.Function:
     """A function for so many rows and a few panels that lie one after another, each so many vectors wide.
 
@@ -139,11 +105,12 @@ def write_tile(
         fetch: whether to ask for these panels' weights before they are needed.
         later: where not 0, the function has one more argument, the address of weights that later tiles need: it asks for so
             many lines of them in every turn of the loop, one after another, for L2.
+        weights: how they are stored, as for `build`.
     """
     name = f"tile_{rows}x{'_'.join(map(str, panels))}" + (f"_later_{later}" if later else "")
     made = function(module, target, name, [*ARGUMENTS, *[("then", POINTER)] * bool(later)], inside=True)
     builder = ir.IRBuilder(made.append_basic_block("entry"))
-    _Tile(builder, Vectors(builder, target, real), made, rows, panels, unroll, fetch, later).write()
+    _Tile(builder, Vectors(builder, target, real), stored(real, weights), made, rows, panels, unroll, fetch, later).write()
     return made
 
 
@@ -154,6 +121,7 @@ class _Tile:
         self,
         builder: ir.IRBuilder,
         vectors: Vectors,
+        weights: Weights,
         made: ir.Function,
         rows: int,
         panels: Sequence[int],
@@ -164,13 +132,13 @@ class _Tile:
         self.builder, self.vec = builder, vectors
         self.rows, self.panels, self.unroll, self.fetch, self.later = rows, panels, unroll, fetch, later
         self.bytes = vectors.lanes * vectors.real.size
+        self.weight_bytes, self.ahead = vectors.lanes * weights.size, AHEAD // weights.together
         self.K, a, a_row, w, out, out_row, self.accumulate, *self.then = made.args
-        self.a, outs, self.w = [a], [out], [w]
+        self.a, outs = [a], [out]
         for _ in range(1, rows):
             self.a.append(at(builder, self.a[-1], a_row))
             outs.append(at(builder, outs[-1], out_row))
-        for width in panels[:-1]:
-            self.w.append(at(builder, self.w[-1], builder.mul(self.K, whole(width * self.bytes))))
+        self.weights = Reader(vectors, weights, panels, w, self.K)
         self.places = [at(builder, row, v * self.bytes) for row in outs for v in range(sum(panels))]
 
     def write(self) -> None:
@@ -221,7 +189,7 @@ class _Tile:
         for step in range(steps):
             if steps == self.unroll:
                 self._ask(k, step)
-            self._step(k, step, new)
+            self._step(k, step, new, steps == 1)
         following = b.add(k, whole(steps))
         k.add_incoming(following, body)
         for phi, value in zip(held, new, strict=True):
@@ -229,30 +197,40 @@ class _Tile:
         b.cbranch(b.icmp_signed("<", following, stop), body, after)
         return following, new, body
 
-    def _step(self, k: Value, step: int, sums: list[Value]) -> None:
-        b, vec, size = self.builder, self.vec, self.vec.real.size
-        weights = []
-        for start, width in zip(self.w, self.panels, strict=True):
-            line = at(b, start, b.mul(k, whole(width * self.bytes)))
-            weights += [
-                b.load(at(b, line, (step * width + v) * self.bytes), align=self.bytes, typ=vec.type) for v in range(width)
-            ]
+    def _step(self, k: Value, step: int, sums: list[Value], any_step: bool) -> None:
+        if self.rows == 1 and self.weights.pairs and not any_step:
+            if step % 2 == 0:
+                self._two_steps(k, step, sums)
+            return
+        weights = self.weights.step(k, step, any_step=any_step)
         for m, row in enumerate(self.a):
-            number = b.load(at(b, at(b, row, b.mul(k, whole(size))), step * size), align=size, typ=vec.real.type)
-            spread = vec.splat(number)
+            spread = self._number(row, k, step)
             for v, weight in enumerate(weights):
                 i = m * len(weights) + v
-                sums[i] = vec.fma(spread, weight, sums[i])
+                sums[i] = self.vec.fma(spread, weight, sums[i])
+
+    def _two_steps(self, k: Value, step: int, sums: list[Value]) -> None:
+        """Both steps of one vector before the next: else many panels' stored weights would wait in registers."""
+        numbers = [self._number(self.a[0], k, step + i) for i in range(2)]
+        for i, both in enumerate(self.weights.both_steps(k, step)):
+            for number, weight in zip(numbers, both, strict=True):
+                sums[i] = self.vec.fma(number, weight, sums[i])
+
+    def _number(self, row: Value, k: Value, step: int) -> Value:
+        """A row's number at a step, in all lanes."""
+        b, size = self.builder, self.vec.real.size
+        place = at(b, at(b, row, b.mul(k, whole(size))), step * size)
+        return self.vec.splat(b.load(place, align=size, typ=self.vec.real.type))
 
     def _ask(self, k: Value, step: int) -> None:
         """Asks for weights of these panels `AHEAD` of this step, and for a few of those for later; each line once."""
         b, steps = self.builder, self.unroll
         if self.fetch:
             (width,) = self.panels
-            size = width * self.bytes
-            start = at(b, self.w[0], b.mul(k, whole(size)))
+            size = width * self.weight_bytes
+            start = at(b, self.weights.starts[0], b.mul(k, whole(size)))
             for line in range(-(-step * size // LINE), -(-(step + 1) * size // LINE)):
-                self._prefetch(at(b, start, AHEAD + line * LINE), 3)
+                self._prefetch(at(b, start, self.ahead + line * LINE), 3)
         if self.later:
             start = at(b, self.then[0], b.mul(k, whole(self.later * LINE // steps)))
             for line in range(step * self.later // steps, (step + 1) * self.later // steps):
@@ -260,18 +238,16 @@ class _Tile:
 
     def _prefetch(self, place: Value, near: int) -> None:
         """Asks for a line; `near` is 3 for the first cache, 2 for the second. Any address will do."""
-        module, kind = self.builder.module, ir.FunctionType(VOID, [POINTER, I32, I32, I32])
-        fetch = module.globals.get("llvm.prefetch.p0") or ir.Function(module, kind, "llvm.prefetch.p0")
-        self.builder.call(fetch, [place, *(ir.Constant(I32, n) for n in (0, near, 1))])
+        self.vec.call("llvm.prefetch.p0", VOID, [place, *(ir.Constant(I32, n) for n in (0, near, 1))])
 
 
 class _Product:
     """Chooses the tiles of a product."""
 
-    def __init__(self, module: ir.Module, target: Target, real: Real, cut: Tiling) -> None:
-        self.module, self.target, self.real, self.cut = module, target, real, cut
+    def __init__(self, module: ir.Module, target: Target, real: Real, weights: Weights, cut: Tiling) -> None:
+        self.module, self.target, self.real, self.weights, self.cut = module, target, real, weights, cut
         self.step = target.bits // 8
-        self.lines = cut.unroll * cut.vectors * self.step // LINE  # of weights, in a turn of a tile's loop
+        self.lines = cut.unroll * cut.vectors * self.step // weights.together // LINE  # of weights, in a turn of a tile's loop
         self.parts = PARTS if self.lines > 1 else 1  # one line or half of one cannot be shared
         self.tiles: dict[tuple[int, tuple[int, ...], int], ir.Function] = {}
         names = ("rows", "vectors", *(name for name, _ in ARGUMENTS))
@@ -294,8 +270,10 @@ class _Product:
     def _tile(self, rows: int, panels: Sequence[int], unroll: int, fetch: bool = False, later: int = 0) -> ir.Function:
         key = rows, tuple(panels), later
         if key not in self.tiles:
+            unroll, kept = max(unroll, self.weights.together), self.weights.name
+            where = self.module, self.target, self.real
             self.tiles[key] = write_tile(
-                self.module, self.target, self.real, rows=rows, panels=panels, unroll=unroll, fetch=fetch, later=later
+                *where, rows=rows, panels=panels, unroll=unroll, fetch=fetch, later=later, weights=kept
             )
         return self.tiles[key]
 
@@ -305,8 +283,8 @@ class _Product:
         _, vectors, K, a, a_row, w, out, out_row, accumulate = self.made.args
         full, rest = b.udiv(vectors, whole(V)), b.urem(vectors, whole(V))
         groups = b.udiv(full, whole(together))
-        group = self._tile(1, [V] * together, self.cut.unroll)
-        panel = b.mul(K, whole(V * self.step))
+        group = self._tile(1, [V] * together, self.cut.unroll // self.weights.together)
+        panel = b.mul(self.weights.count(b, K), whole(V * self.step))
         with counted(b, groups) as i:
             first = b.mul(i, whole(together))
             place = at(b, out, b.mul(first, whole(V * self.step)))
@@ -338,17 +316,17 @@ class _Product:
                 a_here, out_here = at(b, a, b.mul(first, a_row)), at(b, place, b.mul(first, out_row))
                 arguments = [K, a_here, a_row, weights, out_here, out_row, accumulate]
                 if parts > 1:
-                    arguments.append(self._later(b, at(b, weights, b.mul(K, whole(width * self.step))), tile, K, parts))
+                    arguments.append(self._later(b, at(b, weights, b.mul(column, whole(width))), tile, K, parts))
                 self._by_height(b, height, width, parts, arguments)
 
-        full = b.sub(vectors, b.urem(vectors, whole(V)))
+        full, column = b.sub(vectors, b.urem(vectors, whole(V))), b.mul(self.weights.count(b, K), whole(self.step))
         many = b.append_basic_block("rest")
         way = b.switch(smaller(b, tiles, whole(self.parts)), many)
         for parts in range(1, self.parts + 1):
             with case(b, way, parts, many), counted(b, full, V) as v:
-                over_rows(V, at(b, w, b.mul(b.mul(v, K), whole(self.step))), at(b, out, b.mul(v, whole(self.step))), parts)
+                over_rows(V, at(b, w, b.mul(v, column)), at(b, out, b.mul(v, whole(self.step))), parts)
         b.position_at_end(many)
-        weights, place = at(b, w, b.mul(b.mul(full, K), whole(self.step))), at(b, out, b.mul(full, whole(self.step)))
+        weights, place = at(b, w, b.mul(full, column)), at(b, out, b.mul(full, whole(self.step)))
         end = b.append_basic_block("end")
         way = b.switch(b.urem(vectors, whole(V)), end)
         for width in range(1, V):

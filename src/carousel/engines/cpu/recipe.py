@@ -15,6 +15,7 @@ from carousel.engines.cpu.loop import Buffer, Loop, Product, Where
 from carousel.engines.cpu.target import target
 from carousel.engines.cpu.team import PASS_OPERATIONS, Team, Work, choose_team, groups_of_rows
 from carousel.engines.cpu.vectors import REALS
+from carousel.engines.cpu.weights import Weights, stored
 from carousel.engines.cpu.workspace import reserve
 from carousel.graph.node import Node
 from carousel.graph.schedule import Schedule, Section
@@ -119,6 +120,7 @@ class Recipe:
         compiled: the loop and its code.
         steps: the steps.
         team: how the loop is split.
+        weights: how they are stored.
         template: the kernel's arguments, without addresses that change.
         tables: what those arguments point to.
         room: bytes of the workspace.
@@ -134,6 +136,7 @@ class Recipe:
     compiled: Compiled
     steps: Steps
     team: Team
+    weights: Weights
     template: Array
     tables: Array
     room: int = 0
@@ -149,7 +152,7 @@ class Recipe:
 
 
 def measure(schedule: Schedule, sizes: Sizes, steps: Steps, size: int, lanes: int) -> Work:
-    """What a loop costs, to choose its team."""
+    """What a loop costs, to choose its team; `size` is a weight's, in bytes."""
 
     def count(shape: Shape) -> int:
         return int(np.prod(concrete(shape, sizes), dtype=np.int64))
@@ -178,6 +181,7 @@ class Cook:
         capacity: how many members may at most come: there is room for each.
         joint: kept values that a product will read side by side.
         fixed: arguments that are the same for all calls.
+        weights: the type in which weights are stored; None for that of the numbers.
     """
 
     def __init__(
@@ -190,6 +194,7 @@ class Cook:
         capacity: int,
         joint: Sequence[tuple[Node, ...]],
         fixed: Mapping[str, int],
+        weights: str | None = None,
     ) -> None:
         self.loop: Loop = compiled.loop
         self.steps, self.sizes, self.team, self.capacity = steps, sizes, team, capacity
@@ -199,7 +204,7 @@ class Cook:
         self.place = {name: i for i, name in enumerate(compiled.names)}
         template = np.zeros(len(compiled.names), dtype=np.int64)
         tables = steps.tables(trajectory=steps.trajectory)
-        self.recipe = Recipe(compiled, steps, team, template, tables)
+        self.recipe = Recipe(compiled, steps, team, stored(self.real, weights), template, tables)
         self.groups = groups_of_rows(steps.most, team, products.tiling(self.cpu).rows)
         self._fixed(fixed)
         self._states()
@@ -318,17 +323,21 @@ class Cook:
         count = self._size(product.shape[0]) * len(product.outputs) if product.blocks else 1
         for pair, operand in enumerate(product.operands):
             inner = self._size(operand.shape[-1])
-            size = -(-vectors * gates * inner * self.lanes * self.real.size // 64) * 64
+            vector = self.recipe.weights.rows(inner) * self.lanes * self.real.size
+            size = -(-vectors * gates * vector // 64) * 64
             place = self._reserve(size * count)
             self._in_workspace(f"*matrix {product.number} {pair}", place)
-            if product.blocks:
-                self._set(f"head {product.number} {pair}", size)
+            self._set(
+                *((f"head {product.number} {pair}", size) if product.blocks else (f"vector {product.number} {pair}", vector))
+            )
             numbers = (units, inner, block or max(vectors, 1))
             made = Packing(product.matrices[pair], *numbers, product.transposed, product.blocks, place, size)
             self.recipe.packings.append(made)
 
 
-def team_for(schedule: Schedule, sizes: Sizes, steps: Steps, dtype: torch.dtype, threads: int) -> Team:
+def team_for(
+    schedule: Schedule, sizes: Sizes, steps: Steps, dtype: torch.dtype, threads: int, weights: str | None = None
+) -> Team:
     """How a loop is split among at most so many threads."""
     real = REALS[str(dtype).removeprefix("torch.")]
-    return choose_team(measure(schedule, sizes, steps, real.size, target().bits // real.bits), threads)
+    return choose_team(measure(schedule, sizes, steps, stored(real, weights).size, target().bits // real.bits), threads)

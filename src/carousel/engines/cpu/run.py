@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,40 +11,23 @@ import torch
 from torch import Tensor
 
 from carousel.engines.cpu import kernel, threads
-from carousel.engines.cpu import product as products
 from carousel.engines.cpu.compile import Code, compiled
 from carousel.engines.cpu.layout import build_loop
 from carousel.engines.cpu.loop import Buffer, Loop, Where
+from carousel.engines.cpu.outside import tools
 from carousel.engines.cpu.printing import loop_text
 from carousel.engines.cpu.recipe import Cook, GivenPart, Packing, Recipe, Steps, team_for
+from carousel.engines.cpu.surround import Surround, spread_rows
 from carousel.engines.cpu.target import target
 from carousel.engines.cpu.team import Team
-from carousel.engines.cpu.vectors import REALS, Real
-from carousel.engines.cpu.workspace import LINE, Workspace
-from carousel.engines.eager.execute import Begun, Executor, Run, Stack
-from carousel.graph.kinds import Dense, Kind
+from carousel.engines.cpu.vectors import REALS
+from carousel.engines.cpu.workspace import Workspace
+from carousel.engines.eager.execute import Begun, Run
 from carousel.graph.node import Node
-from carousel.graph.schedule import Schedule, Section
+from carousel.graph.schedule import Schedule
 from carousel.graph.shapes import Sizes, concrete
 
 _RECIPES = 64  # kept for each program: a training run on ragged batches meets new lengths at every step
-
-
-@functools.cache
-def tools(real: Real) -> tuple[int, Any]:
-    """The address of `product`, and `pack` as a function, for a type of numbers."""
-    cpu = target()
-    code = compiled(lambda: products.build(cpu, real), ("product", real.name), cpu)
-    words = [ctypes.c_int64] * 3
-    pack = ctypes.CFUNCTYPE(None, *words, ctypes.c_void_p, *words, ctypes.c_void_p)(code.address("pack"))
-    return code.address("product"), pack
-
-
-def spread_rows(like: Tensor, rows: int, width: int) -> Tensor:
-    """New memory for rows. Rows a power of two apart would all fall into the same few sets of a cache: a line more helps."""
-    size = like.element_size()
-    spare = LINE // size if width * size % 2048 == 0 else 0
-    return like.new_empty((rows, width + spare))[:, :width]
 
 
 @dataclass(frozen=True)
@@ -58,7 +40,7 @@ class Compiled:
     names: tuple[str, ...]
 
 
-class CpuExecutor(Executor):
+class CpuExecutor(Surround):
     """Runs a schedule whose loop is compiled. What comes before and after the loop runs as in the eager engine.
 
     Args:
@@ -71,7 +53,6 @@ class CpuExecutor(Executor):
         self.owned = owned
         self._compiled: dict[tuple[bool, bool, torch.dtype], Compiled] = {}
         self._recipes: dict[object, Recipe] = {}
-        self._joint = self._joint_groups()
 
     def compiled(self, *, trajectory: bool, fuse: bool, dtype: torch.dtype) -> Compiled:
         """The loop's machine code: in memory, on disk, or compiled now."""
@@ -84,25 +65,26 @@ class CpuExecutor(Executor):
             self._compiled[key] = Compiled(loop, code, code.address(kernel.NAME), names)
         return self._compiled[key]
 
-    def recipe(self, begun: Begun, team: Team | int, capacity: int) -> Recipe:
+    def recipe(self, begun: Begun, team: Team | int, capacity: int, weights: str | None = None) -> Recipe:
         """The layout of a call.
 
         Args:
             begun: what came before the loop.
             team: how it is split, or how many may share it.
             capacity: how many members may at most come.
+            weights: the type in which weights are stored; None for that of the numbers.
         """
         like, sizes = next(iter(begun.carried.values())), begun.on.sizes
         shape = (tuple(begun.batch_sizes), begun.reverse, like.shape[0], tuple(sizes.items()))
-        key = (*shape, like.dtype, team, capacity)
+        key = (*shape, like.dtype, team, capacity, weights)
         found = self._recipes.get(key)
         if found is None:
             steps = Steps(begun.batch_sizes, like.shape[0], begun.reverse)
             if isinstance(team, int):
-                team = team_for(self.schedule, sizes, steps, like.dtype, team)
+                team = team_for(self.schedule, sizes, steps, like.dtype, team, weights)
             made = self.compiled(trajectory=steps.trajectory, fuse=team.columns, dtype=like.dtype)
-            fixed = {"*product": tools(REALS[str(like.dtype).removeprefix("torch.")])[0]}
-            found = Cook(made, steps, sizes, like.dtype, team, capacity, self._joint, fixed).recipe
+            fixed = {"*product": tools(REALS[str(like.dtype).removeprefix("torch.")], weights)[0]}
+            found = Cook(made, steps, sizes, like.dtype, team, capacity, self._joint, fixed, weights).recipe
             if len(self._recipes) >= _RECIPES:
                 self._recipes.pop(next(iter(self._recipes)), None)
             self._recipes[key] = found
@@ -126,52 +108,6 @@ class CpuExecutor(Executor):
         """A value that was found before the loop."""
         return begun.values[self._slot[node]]
 
-    # --- what surrounds the loop --------------------------------------------------------------------------------------
-
-    def _joint_groups(self) -> list[tuple[Node, ...]]:
-        """Kept values that a product after the loop reads side by side: they are kept side by side."""
-        kept, taken, found = set(self.schedule.kept), set[Node](), []
-        for stage in self.schedule.sections[Section.AFTER]:
-            for group in stage.groups:
-                first = tuple(dict.fromkeys(node.args[0] for node in group.nodes))
-                flat = len(first) == len(group.nodes) and all(len(node.shape) == 1 for node in first)
-                if group.stacked and flat and kept.issuperset(first) and not taken & set(first):
-                    taken |= set(first)
-                    found.append(first)
-        return found
-
-    def _adjacent(self, tensors: Sequence[Tensor]) -> tuple[Tensor, Sequence[int]] | None:
-        order = sorted(range(len(tensors)), key=lambda i: tensors[i].storage_offset())
-        first = tensors[order[0]]
-        start, storage = first.storage_offset(), first.untyped_storage().data_ptr()
-        for i in order:
-            tensor = tensors[i]
-            same = tensor.untyped_storage().data_ptr() == storage and tensor.stride() == first.stride()
-            if not same or tensor.dim() != 2 or tensor.storage_offset() != start or tensor.stride(1) != 1:
-                return None
-            start += tensor.shape[1]
-        width = start - first.storage_offset()
-        if width > first.stride(0) and first.shape[0] > 1:
-            return None
-        return first.as_strided((first.shape[0], width), first.stride()), order
-
-    def _one(self, kind: Kind, on: Any, arguments: Sequence[Any]) -> Any:
-        """One node; a sum of products over operands that lie side by side is one product with a longer sum."""
-        if isinstance(kind, Dense) and len(arguments) > 2:
-            together = self._adjacent(arguments[1::2])
-            if together is not None:
-                joined, order = together
-                matrices = [arguments[2 * i] for i in order]
-                return joined @ (torch.cat(matrices) if kind.transposed else torch.cat(matrices, 1).mT)
-        return super()._one(kind, on, arguments)
-
-    def _together(self, kind: Kind, on: Any, stack: Stack, second: Any) -> Tensor:
-        if stack.bias is None or second.dim() != 2:
-            return super()._together(kind, on, stack, second)
-        # The loop will keep other values in the place of these, and a product will read those: see `spread_rows`.
-        out = spread_rows(second, second.shape[0], stack.joined.shape[0])
-        return torch.addmm(stack.bias, second, stack.joined.mT, out=out)
-
 
 class Call:
     """A loop that is about to run: its arguments, and the memory they point to.
@@ -182,12 +118,22 @@ class Call:
         team: how it is split, or how many may share it.
         capacity: how many members may at most come: there is room for each.
         consume: whether nobody will need the values again that the executor owns.
+        weights: the type in which the loop's weights are stored; None for that of the numbers.
     """
 
-    def __init__(self, executor: CpuExecutor, begun: Begun, team: Team | int, capacity: int, *, consume: bool = False) -> None:
+    def __init__(
+        self,
+        executor: CpuExecutor,
+        begun: Begun,
+        team: Team | int,
+        capacity: int,
+        *,
+        consume: bool = False,
+        weights: str | None = None,
+    ) -> None:
         self.executor, self.begun, self.consume = executor, begun, consume
         self.like = next(iter(begun.carried.values()))
-        self.recipe = executor.recipe(begun, team, capacity)
+        self.recipe = executor.recipe(begun, team, capacity, weights)
         self.steps, self.team, self.loop = self.recipe.steps, self.recipe.team, self.recipe.compiled.loop
         self.arguments = self.recipe.template.copy()
         self.held: list[Tensor] = []  # what the arguments point to
@@ -222,21 +168,37 @@ class Call:
 
     def _kept_and_given(self) -> None:
         taken: dict[Buffer, Tensor] = {}
+        # Values that lie side by side take the place of others all together or not at all.
+        apart = {n for group, _ in self.recipe.joint if not self._places(group) for n in group}
         for node, buffer in self.loop.kept.items():
             place = self.loop.instead.get(buffer)
-            if place is not None and (self.consume or place.node not in self.executor.owned):
+            if place is not None and node not in apart and (self.consume or place.node not in self.executor.owned):
                 part = next(part for part in self.recipe.given if part.buffer is place)
                 self.kept[node] = taken[place] = self._given(part)
         for group, widths in self.recipe.joint:
             if not self.kept.keys() & set(group):
                 joint = spread_rows(self.like, self.steps.rows, sum(widths))
-                self.kept.update(zip(group, torch.split(joint, widths, 1), strict=True))
+                parts = torch.split(joint, [widths[i] for i in self._order(group)], 1)
+                self.kept.update(zip([group[i] for i in self._order(group)], parts, strict=True))
         for pointer, gap, node in self.recipe.written:
             if node not in self.kept:
                 self.kept[node] = self.like.new_empty((self.steps.rows, *concrete(node.shape, self.begun.on.sizes)))
             self._point(pointer, gap, self.kept[node])
         for part in self.recipe.given:
             self._point(part.pointer, part.gap, taken[part.buffer] if part.buffer in taken else self._given(part))
+
+    def _places(self, group: Sequence[Node]) -> list[Tensor]:
+        """The values whose place these would take, if they lie side by side as these shall; else none."""
+        instead = [self.loop.instead.get(self.loop.kept[node]) for node in group]
+        values = [self.executor.value(self.begun, place.node) for place in instead if place is not None]
+        tensors = [value for value in values if isinstance(value, Tensor)]
+        one = len({tensor.untyped_storage().data_ptr() for tensor in tensors}) == 1
+        return tensors if one and len(tensors) == len(group) else []
+
+    def _order(self, group: Sequence[Node]) -> list[int]:
+        """The order in which values would lie if they took the place of others: sums over them then have the same bits."""
+        places = self._places(group)
+        return sorted(range(len(group)), key=lambda i: places[i].storage_offset()) if places else list(range(len(group)))
 
     def _point(self, pointer: int, gap: int, tensor: Tensor) -> None:
         self.held.append(tensor)
@@ -265,7 +227,8 @@ class Call:
 
     def _pack(self, packing: Packing) -> None:
         like = self.like
-        pack, size = tools(REALS[str(like.dtype).removeprefix("torch.")])[1], like.element_size()
+        real = REALS[str(like.dtype).removeprefix("torch.")]
+        pack, size = tools(real, self.recipe.weights.name)[1], real.size
         tensors = [self.executor.value(self.begun, node).detach().to(like.dtype) for node in packing.matrices]
         first = tensors[0].stride()[-2:]
         if any(tensor.stride()[-2:] != first for tensor in tensors):
@@ -316,17 +279,24 @@ class Call:
         return memory[: steps.rows] if self.recipe.before is None else memory.index_select(0, self.recipe.before)
 
 
-def run_together(begun: Sequence[tuple[CpuExecutor, Begun]], team: Team | None = None, *, consume: bool = False) -> list[Run]:
+def run_together(
+    begun: Sequence[tuple[CpuExecutor, Begun]],
+    team: Team | None = None,
+    *,
+    consume: bool = False,
+    weights: str | None = None,
+) -> list[Run]:
     """Run several loops at once: the two directions of a layer.
 
     Args:
         begun: executors, and what came before their loops.
         team: how each loop is split; chosen by the work and torch's number of threads if None.
         consume: whether nobody will need the values again that the executors own.
+        weights: the type in which the loops' weights are stored; None for that of the numbers.
     """
     available = len(begun) * team.members if team else threads.default_threads()
     each = max(1, available // max(1, len(begun)))
-    calls = [Call(executor, what, team or each, available, consume=consume) for executor, what in begun]
+    calls = [Call(executor, what, team or each, available, consume=consume, weights=weights) for executor, what in begun]
     jobs = [call.job() for call in calls if call.steps.rows]
     total = min(available, sum(call.team.members for call in calls if call.steps.rows))
     if jobs:

@@ -258,6 +258,40 @@ def run(jobs: Sequence[tuple[int, int]], threads: int) -> None:
         raise ConfigError(explain("run: there must be a thread.", got=f"threads={threads}", expected="at least 1"))
 
 
+def prepared(job: tuple[int, int], threads: int) -> Callable[[], None]:
+    """`run` for one kernel that is run again and again: all that can be done once is done now.
+
+    What is returned must not be called by two threads at once.
+
+    Args:
+        job: the addresses of the kernel and of its args.
+        threads: how many members, at least 1.
+    """
+    if threads == 1:
+        return functools.partial(_alone(), *job)
+    table, filled = _Table(1), _launcher()
+    _fill(table, [job], threads, filled)
+
+    def start() -> None:
+        nonlocal filled
+        how = _launcher()
+        if how is not filled:  # after a fork
+            filled = how
+            _fill(table, [job], threads, how)
+        how.launch(table.address)
+
+    return start
+
+
+def _fill(table: _Table, jobs: Sequence[tuple[int, int]], threads: int, how: _Launcher) -> None:
+    words: Any = table.words
+    words[launcher.FORK : launcher.THREADS] = how.functions
+    words[launcher.THREADS] = threads
+    words[launcher.JOBS] = len(jobs)
+    listed = [word for job in jobs for word in job]
+    words[launcher.LIST : launcher.LIST + len(listed)] = listed
+
+
 def _run_together(jobs: Sequence[tuple[int, int]], threads: int, how: _Launcher) -> None:
     if not jobs:
         return
@@ -266,12 +300,7 @@ def _run_together(jobs: Sequence[tuple[int, int]], threads: int, how: _Launcher)
         table = _tables.pop() if few else _Table(len(jobs))
     except IndexError:
         table = _Table(_FEW)
-    words: Any = table.words
-    words[launcher.FORK : launcher.THREADS] = how.functions
-    words[launcher.THREADS] = threads
-    words[launcher.JOBS] = len(jobs)
-    listed = [word for job in jobs for word in job]
-    words[launcher.LIST : launcher.LIST + len(listed)] = listed
+    _fill(table, jobs, threads, how)
     how.launch(table.address)
     if few:
         _tables.append(table)

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from carousel.errors import DTypeError, ShapeError, explain
+from carousel.graph.kinds import Role
+from carousel.graph.step import Step
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,12 @@ class Packing:
     batch_sizes: tuple[int, ...]
     order: Tensor | None = None
     rows: Tensor | None = None
+
+    @property
+    def lengths(self) -> Tensor:
+        """The length of each sequence, (B,), sorted."""
+        sizes = torch.tensor(self.batch_sizes, dtype=torch.long)
+        return (sizes[None] > torch.arange(self.batch)[:, None]).sum(1)
 
     def pack(self, x: Tensor) -> Tensor:
         """(T, B, ...) to (sum of lengths, ...)."""
@@ -141,3 +149,36 @@ def check_lengths(lengths: Tensor, steps: int, batch: int, who: str) -> list[int
                 )
             )
     return counts
+
+
+def ambient(
+    step: Step,
+    pack: Packing,
+    begun: Tensor | None,
+    *,
+    backwards: bool,
+    words: Tensor | None,
+    at: int,
+    device: torch.device,
+) -> dict[Role, Tensor]:
+    """What a cell asks its layer for.
+
+    Args:
+        step: the traced cell.
+        pack: how its rows are packed.
+        begun: (B, 1), the steps that each sequence has behind it, sorted; None for a cell that does not count.
+        backwards: whether it runs from the last step to the first.
+        words: the seed, (2,), or None for a cell without noise.
+        at: the number of the layer and direction, each of which draws its own noise from the seed.
+        device: where the batch is.
+    """
+    found: dict[Role, Tensor] = {}
+    if words is not None:
+        found[Role.SEED] = torch.stack([words[0], (words[1] + at * 0x9E3779B9) & 0xFFFFFFFF])
+    if Role.ROW in step.ambient:
+        found[Role.ROW] = pack.sort(torch.arange(pack.batch, device=device))[:, None]
+    if begun is not None:
+        lengths, time, row = pack.clock(begun.device)
+        along = lengths[row] - 1 - time if backwards else time
+        found[Role.TIME] = begun[row] + along[:, None]
+    return found
