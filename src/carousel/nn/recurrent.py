@@ -298,7 +298,7 @@ class Recurrent(nn.Module):
                 at = layer * self.num_directions + direction
                 initial = {name: pack.sort(tensor) for name, tensor in start[at].items()}
                 backwards = self.reverse or direction == 1
-                begun = initial.pop("time", None)
+                begun = initial.pop("time") if self._layout.counted else None
                 device = inputs.like.device
                 around = ambient(graph, pack, begun, backwards=backwards, words=words, at=at, device=device)
                 module = self._side(direction)[layer]

@@ -87,8 +87,8 @@ class StateLayout:
         """What a user sees, from the state of each layer and direction."""
         if not self.uniform:
             return tuple(self.type(*(part[name] for name in self.names)) for part in parts)
-        if len(parts) == 1:  # no copy, and no guard on B where a model is traced
-            return self.type(*(parts[0][name].reshape(1, *parts[0][name].shape) for name in self.names))
+        if len(parts) == 1:  # a copy without the guard on B that stacking leaves where a model is traced
+            return self.type(*(parts[0][name].clone().reshape(1, *parts[0][name].shape) for name in self.names))
         return self.type(*(torch.stack([part[name] for part in parts]) for name in self.names))
 
     def split(self, state: Any, batch: int, who: str, like: Tensor) -> list[dict[str, Tensor]]:

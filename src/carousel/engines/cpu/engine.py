@@ -260,7 +260,7 @@ def backward(
 
 def _fitted(gradient: Tensor, tensor: Tensor) -> Tensor:
     """A gradient in its value's shape; where nothing depends on the value it is the number 0."""
-    return gradient if gradient.shape == tensor.shape else gradient.expand_as(tensor)
+    return gradient if gradient.shape == tensor.shape else torch.zeros_like(tensor)
 
 
 def _wanted(asked: Sequence[tuple[str, str]]) -> Wanted:
