@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,8 +27,8 @@ from carousel.graph.node import Node
 from carousel.graph.shapes import concrete
 from carousel.graph.step import Step
 
-_steps: weakref.WeakValueDictionary[str, Step] = weakref.WeakValueDictionary()
-_held: dict[str, Step] = {}
+# By name, one step for all layers that have its equations. A traced graph may outlive its layer, so they stay.
+_steps: dict[str, Step] = {}
 
 
 def know(step: Step) -> str:
@@ -56,9 +55,7 @@ def spec(step: Step, sizes: dict[str, int], directions: Sequence[tuple[bool, int
         directions: for each, whether it runs backwards, and its number among all layers and directions.
         counted: whether it is told how many steps each sequence has behind it.
     """
-    name = know(step)
-    _held[name] = step  # a traced graph outlives its layer
-    words = {"step": name, "sizes": sizes, "directions": directions, "counted": counted}
+    words = {"step": know(step), "sizes": sizes, "directions": directions, "counted": counted}
     return json.dumps(words, sort_keys=True)
 
 
