@@ -110,6 +110,13 @@ class Loops(Protocol):
         """`step` for one input and a number of rows."""
 
 
+def _engine(layer: Recurrent | TorchLayer) -> Choice:
+    """The engine of a layer's steps as the layer is now."""
+    if layer.training and layer.dropout and layer.num_layers > 1:
+        return Choice("eager", "there is dropout between the layers while the layer is training; layer.eval() ends it")
+    return layer.engine
+
+
 class _Recurrent:
     """A `Recurrent`."""
 
@@ -129,10 +136,7 @@ class _Recurrent:
 
     @property
     def engine(self) -> Choice:
-        layer = self.layer
-        if layer.training and layer.dropout and layer.num_layers > 1:
-            return Choice("eager", "there is dropout between the layers while the layer is training; layer.eval() ends it")
-        return layer.engine
+        return _engine(self.layer)
 
     def parts(self) -> list[Part]:
         graph = self.layer._graphs[self.layer.training]
@@ -192,10 +196,7 @@ class _Torch:
 
     @property
     def engine(self) -> Choice:
-        layer = self.layer
-        if layer.training and layer.dropout and layer.num_layers > 1:
-            return Choice("eager", "there is dropout between the layers while the layer is training; layer.eval() ends it")
-        return layer.engine
+        return _engine(self.layer)
 
     def parts(self) -> list[Part]:
         found, width = [], self.layer.input_size

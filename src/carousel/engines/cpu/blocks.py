@@ -123,3 +123,16 @@ class Arguments:
             value = builder.load(place, name=name.replace(" ", "."), typ=I64)
             values[name] = builder.inttoptr(value, POINTER) if name.startswith("*") else value
         return values
+
+
+class Function:
+    """An address as a function: LLVM's addresses have no type, and llvmlite wants to know the type of what it calls."""
+
+    def __init__(self, address: Value, function_type: ir.FunctionType) -> None:
+        self.address = address
+        self.type = address.type
+        self.function_type = function_type
+
+    def get_reference(self) -> str:
+        """How the text names it."""
+        return str(self.address.get_reference())

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from llvmlite import ir
 
+from carousel.engines.cpu.blocks import Blocks
 from carousel.engines.cpu.target import Target
 from carousel.engines.cpu.vectors import I8, I32, I64, POINTER, Value
 
@@ -48,24 +49,14 @@ def at(builder: ir.IRBuilder, pointer: Value, distance: Value | int) -> Value:
 
 def smaller(builder: ir.IRBuilder, a: Value, b: Value) -> Value:
     """The smaller of two whole numbers."""
-    return builder.select(builder.icmp_signed("<", a, b), a, b)
+    return Blocks(builder).smaller(a, b)
 
 
 @contextmanager
 def counted(builder: ir.IRBuilder, stop: Value, step: int = 1) -> Iterator[Value]:
     """A loop from 0 up to, without, `stop`: what is written inside runs for each number that is given."""
-    before = builder.block
-    head, body, after = (builder.append_basic_block(name) for name in ("head", "body", "after"))
-    builder.branch(head)
-    builder.position_at_end(head)
-    number = builder.phi(I64)
-    number.add_incoming(whole(0), before)
-    builder.cbranch(builder.icmp_signed("<", number, stop), body, after)
-    builder.position_at_end(body)
-    yield number
-    number.add_incoming(builder.add(number, whole(step)), builder.block)
-    builder.branch(head)
-    builder.position_at_end(after)
+    with Blocks(builder).loop(whole(0), stop, step) as turn:
+        yield turn.index
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from carousel.engines.cpu import frames
-from carousel.engines.cpu.blocks import Arguments, Blocks
+from carousel.engines.cpu.blocks import Arguments, Blocks, Function
 from carousel.engines.cpu.loop import Buffer, Loop, Pass, Phase, Product, Where
 from carousel.engines.cpu.product import vectors_per_panel
 from carousel.engines.cpu.rows import Row, Tile
@@ -96,7 +96,7 @@ class _Kernel:
         given, self.member, self.members, self.barrier = function.args
         self.args = Arguments(argument_names(loop)).read(self.b, given)
         kind = ir.FunctionType(ir.VoidType(), [I64, I64, I64, POINTER, I64, POINTER, POINTER, I64, I64])
-        self.product = _Function(self.args["*product"], kind)
+        self.product = Function(self.args["*product"], kind)
         self.sizes = {axis: self.args[f"size {axis}"] for axis in loop.axes}
         self.number = {buffer: i for i, buffer in enumerate(loop.buffers)}
         one, zero = self.blocks.number(1), self.blocks.number(0)
@@ -365,16 +365,3 @@ class _Kernel:
             writer = Row(blocks, self.vectors, self.loop, self.sizes, found, phase.tiles, tile, ahead)
             for pass_ in phase.passes:
                 writer.run(pass_)
-
-
-class _Function:
-    """An address as a function: LLVM's addresses have no type, and llvmlite wants to know the type of what it calls."""
-
-    def __init__(self, address: Value, function_type: ir.FunctionType) -> None:
-        self.address = address
-        self.type = address.type
-        self.function_type = function_type
-
-    def get_reference(self) -> str:
-        """How the text names it."""
-        return str(self.address.get_reference())

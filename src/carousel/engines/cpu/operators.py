@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,10 +30,13 @@ from carousel.graph.step import Step
 
 # By name, one step for all layers that have its equations. A traced graph may outlive its layer, so they stay.
 _steps: dict[str, Step] = {}
+_names: weakref.WeakKeyDictionary[Step, str] = weakref.WeakKeyDictionary()  # the layers of a stack share a step
 
 
 def know(step: Step) -> str:
     """Make a step known to the operators; returns its name, the same in every process for the same equations."""
+    if step in _names:
+        return _names[step]
     number: dict[Node, int] = {}
     lines = [type(step.cell).__name__]
     for node in step.nodes:
@@ -43,6 +47,7 @@ def know(step: Step) -> str:
     lines += [f"{name}={number[node]}" for name, node in step.new_states.items() if not isinstance(node.kind, Constant)]
     name = f"{type(step.cell).__name__}-{hashlib.sha256(chr(10).join(lines).encode()).hexdigest()[:24]}"
     _steps.setdefault(name, step)
+    _names[step] = name
     return name
 
 

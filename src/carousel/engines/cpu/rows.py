@@ -144,12 +144,6 @@ class Row:
             self.scalars[root] = self.vectors.splat(number)
         return self.scalars[root]
 
-    def _first_lanes(self, count: Value) -> Value:
-        """A mask of the first `count` lanes."""
-        if self.vectors.real.bits < 64:
-            count = self.b.trunc(count, self.vectors.real.whole)
-        return self.b.icmp_signed("<", self.vectors.iota(), self.vectors.splat(count))
-
     def _first(self, vector: Value) -> Value:
         return self.b.extract_element(vector, ir.Constant(I32, 0))
 
@@ -236,7 +230,7 @@ class Row:
         with blocks.loop(start, whole, self.lanes, carried) as turn:
             turn.next = self._body(pass_, _Place(outer, turn.index, None), axis, turn.carried, flat)
         with blocks.only_if(b.icmp_signed("<", whole, stop), turn.carried) as rest:
-            place = _Place(outer, whole, self._first_lanes(blocks.minus(stop, whole)))
+            place = _Place(outer, whole, self.vectors.first_lanes(blocks.minus(stop, whole)))
             rest.next = self._body(pass_, place, axis, turn.carried, flat)
         for node, value in zip(sums, rest.carried, strict=True):
             total = self._joined(node, value)
@@ -337,7 +331,7 @@ class Row:
             with blocks.loop(blocks.number(0), whole, self.lanes) as turn:
                 line(indices, turn.index, None)
             with blocks.only_if(b.icmp_signed("<", whole, stop)):
-                line(indices, whole, self._first_lanes(blocks.minus(stop, whole)))
+                line(indices, whole, self.vectors.first_lanes(blocks.minus(stop, whole)))
 
         self._over(outer, shape, body)
 

@@ -91,6 +91,12 @@ class Vectors:
         """0, 1, 2, ... by lane, whole numbers as wide as a float."""
         return ir.Constant(self.whole, [ir.Constant(self.real.whole, i) for i in range(self.lanes)])
 
+    def first_lanes(self, count: Value) -> Value:
+        """A mask: the first so many lanes, a whole number of 64 bits; none for a number below 1."""
+        if self.real.bits < 64:
+            count = self.builder.trunc(count, self.real.whole)
+        return self.builder.icmp_signed("<", self.iota(), self.splat(count))
+
     # --- arithmetic ---------------------------------------------------------------------------------------------------
 
     def add(self, a: Value, b: Value) -> Value:

@@ -23,12 +23,12 @@ from collections.abc import Callable, Sequence
 
 from llvmlite import ir
 
-from carousel.engines.cpu.blocks import Arguments, Blocks
+from carousel.engines.cpu.blocks import Arguments, Blocks, Function
 from carousel.engines.cpu.frames import VOID, function, whole
 from carousel.engines.cpu.product import ARGUMENTS
 from carousel.engines.cpu.target import Target
 from carousel.engines.cpu.tiling import tiling
-from carousel.engines.cpu.vectors import I32, I64, POINTER, Real, Value, Vectors
+from carousel.engines.cpu.vectors import I64, POINTER, Real, Value, Vectors
 
 LINEAR = (
     "*product", "rows", "units", "K", "block", "*a", "a row", "*w", "*w last", "*out", "out row", "*bias", "chunk", "*room",
@@ -51,25 +51,6 @@ def build(target: Target, real: Real) -> ir.Module:
     return module
 
 
-class Function:
-    """An address as a function: LLVM's addresses have no type, and llvmlite wants to know the type of what it calls."""
-
-    def __init__(self, address: Value, function_type: ir.FunctionType) -> None:
-        self.address = address
-        self.type = address.type
-        self.function_type = function_type
-
-    def get_reference(self) -> str:
-        """How the text names it."""
-        return str(self.address.get_reference())
-
-
-def first_lanes(vec: Vectors, count: Value) -> Value:
-    """A mask: the first so many lanes; none for a number below 1."""
-    number = count if vec.real.bits == 64 else vec.builder.trunc(count, I32)
-    return vec.builder.icmp_signed("<", vec.iota(), vec.splat(number))
-
-
 class Kernel:
     """What kernels for `threads.run` have in common: their arguments, and this member's part of the work."""
 
@@ -88,7 +69,7 @@ class Kernel:
 
     def _first(self, count: Value) -> Value:
         """A mask: the first so many lanes."""
-        return first_lanes(self.vec, count)
+        return self.vec.first_lanes(count)
 
     def _part(self, count: Value) -> tuple[Value, Value]:
         """This member's part of so many pieces: from where, to where."""
@@ -272,7 +253,7 @@ class _Outer(Kernel):
         b = ir.IRBuilder(made.append_basic_block("entry"))
         vec, blocks, size = Vectors(b, self.target, self.real), Blocks(b), self.real.size
         rows, g, x, out, out_row, more, left = made.args
-        mask = first_lanes(vec, left) if masked else None
+        mask = vec.first_lanes(left) if masked else None
         lines = [out]
         while len(lines) < height:
             lines.append(blocks.at(lines[-1], out_row))
