@@ -40,7 +40,8 @@ PUBLIC = {
         ActivationPenalty AttentionSummary ClipState GRU GRUCell InputDropout LSTM LSTMCell LastSummary Linear
         MaxSummary MeanSummary Normalise Penalty Projected RNN RNNCell Recurrent RecurrentDropout SUMMARIES
         SoftmaxLoss StateDropout Stream Summary TemporalActivationPenalty Transform VariationalDropout WeightDrop
-        WeightPenalty Zoneout linear_cross_entropy
+        WeightPenalty Zoneout linear_cross_entropy pack_padded_sequence
+        pad_packed_sequence
     """,
 }
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from carousel.bench import PEERS, Work, compare
-from carousel.bench.compare import TOLERANCE, far_off
+from carousel.bench.compare import TOLERANCE, allowed, far_off
 from carousel.bench.jax import STEPS, processors
 from carousel.bench.torch_loops import WRITTEN
 from carousel.bench.work import MODES, Problem, Unavailable
@@ -123,3 +123,9 @@ def test_threads_and_processors_are_as_before():
     compare(Problem.draw(Work("elman", *SHAPE)), ["ops", "jax"], 1, 1)
     assert torch.get_num_threads() == threads
     assert before is None or os.sched_getaffinity(0) == before
+
+
+def test_what_others_lose_by_rounding_is_allowed_thrice():
+    assert allowed([]) == allowed([1e-6]) == TOLERANCE
+    assert allowed([5e-4, 2e-4]) == pytest.approx(6e-4)
+    assert allowed([0.5]) == TOLERANCE  # that is no rounding: the other is wrong

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils import rnn
 
 from carousel.bench.work import Problem, Results, Side, Unavailable, gradients
 from carousel.errors import ConfigError, KernelUnavailable
 from carousel.export import to_torch
-from carousel.nn import GRU, LSTM, RNN, Recurrent
+from carousel.nn import GRU, LSTM, RNN, Recurrent, pack_padded_sequence, pad_packed_sequence
 from carousel.nn.gates import TORCH, Layout
 
 Apply = Callable[[nn.Module, Tensor], Tensor]
@@ -168,13 +168,15 @@ def replacement(problem: Problem) -> Side:
 
 def _called_as_torchs(problem: Problem, module: nn.Module) -> Side:
     layout = TORCH[problem.work.cell]
+    ours = isinstance(module, LSTM | GRU | RNN)
+    pack = pack_padded_sequence if ours else rnn.pack_padded_sequence
+    pad = pad_packed_sequence if ours else rnn.pad_packed_sequence
 
     def forward(module: nn.Module, x: Tensor) -> Tensor:
         if problem.lengths is None:
             output: Tensor = module(x)[0]
             return output
-        packed = module(pack_padded_sequence(x, problem.lengths, enforce_sorted=False))[0]
-        return pad_packed_sequence(packed, total_length=problem.work.T)[0]
+        return pad(module(pack(x, problem.lengths, enforce_sorted=False))[0], total_length=problem.work.T)[0]
 
     def step(x_t: Tensor, state: Any) -> tuple[Tensor, Any]:
         output, state = module(x_t[None], state)

@@ -26,6 +26,8 @@ class Peer:
 
 #: What all are compared with.
 OURS = "cpu"
+#: Those whose results come out of this library, so that none vouches for another.
+OUR_OWN = frozenset({OURS, "nn", "eager", "calls", "dense"})
 
 PEERS: dict[str, Peer] = {
     OURS: Peer("Recurrent on this library's compiled engine", ours.cpu),

@@ -14,6 +14,7 @@ from carousel.graph.transforms import (
 )
 from carousel.nn.linear import Linear
 from carousel.nn.losses import SoftmaxLoss, linear_cross_entropy
+from carousel.nn.packed import pack_padded_sequence, pad_packed_sequence
 from carousel.nn.penalties import ActivationPenalty, Penalty, TemporalActivationPenalty, WeightPenalty
 from carousel.nn.recurrent import Recurrent
 from carousel.nn.stream import Stream
@@ -53,4 +54,6 @@ __all__ = [
     "WeightPenalty",
     "Zoneout",
     "linear_cross_entropy",
+    "pack_padded_sequence",
+    "pad_packed_sequence",
 ]

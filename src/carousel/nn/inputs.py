@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from carousel.errors import ConfigError, DTypeError, ShapeError, explain
 from carousel.graph import Cell
 from carousel.graph.shapes import Shape, Sizes, concrete, show
+from carousel.nn.one_hot import check_range, is_numbers, one_hot
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,17 @@ class InputCheck:
         first = next(iter(values.values()))
         return Inputs(values, first.shape[0], first.shape[1], self._like(first, like))
 
+    def vectors(self, given: Inputs, *, checked: bool = False) -> Inputs:
+        """The inputs with one-hot vectors in place of numbers; `checked`: none is padding, so their range is checked."""
+        if not any(map(is_numbers, given.values.values())):
+            return given
+        shapes = {name: concrete(self.cell.graph.inputs[name].shape, self.sizes) for name in given.values}
+        for name, x in given.values.items():
+            if checked and is_numbers(x):
+                check_range(name, x, shapes[name][0], f"Recurrent({type(self.cell).__name__})")
+        values = {n: one_hot(x, shapes[n][0], given.like) if is_numbers(x) else x for n, x in given.values.items()}
+        return replace(given, values=values)
+
     def step(self, x_t: Any, like: Tensor, batch: int | None) -> Inputs:
         """Check the inputs of `step`: (B, ...)."""
         who = f"Recurrent({type(self.cell).__name__}).step"
@@ -165,6 +177,8 @@ class InputCheck:
 
     def _check(self, name: str, x: Tensor, letters: tuple[str, ...], like: Tensor, who: str) -> None:
         shape = concrete(self.cell.graph.inputs[name].shape, self.sizes)
+        if is_numbers(x) and len(shape) == 1 and x.dim() == len(letters):
+            return  # each stands for a one-hot vector; what is not padding is checked when it is looked up
         expected = f"{name} {show((*letters, *shape))}"
         if x.dim() != len(letters) + len(shape):
             raise ShapeError(

@@ -13,16 +13,18 @@ from carousel.cells import resolve_cell
 from carousel.engines import Choice, choose, load
 from carousel.engines.call import Call
 from carousel.engines.packing import Packing, ambient, packing
-from carousel.errors import ConfigError, explain
+from carousel.errors import ConfigError
 from carousel.graph import Cell, Initialiser
 from carousel.graph.kinds import Role
 from carousel.graph.transforms import Transform, apply_transforms
 from carousel.nn.highway import Highway
 from carousel.nn.inference import InferenceWeights
 from carousel.nn.inputs import InputCheck, Inputs
+from carousel.nn.one_hot import LookUps
 from carousel.nn.parameters import CellParameters, check_starts
 from carousel.nn.penalties import Penalty
 from carousel.nn.recompute import run_in_chunks
+from carousel.nn.seeds import seed_words
 from carousel.nn.settings import check_parts, check_settings, check_whole, widths
 from carousel.nn.state import StateLayout
 from carousel.nn.stream import Stream, recurrent_stream
@@ -158,6 +160,7 @@ class Recurrent(nn.Module):
         self._layout = StateLayout(self.cell, found.sizes, self.num_directions, counted)
         self._traced = Traced(self.engine, self._graphs, found.sizes, self.num_directions, reverse, counted)
         self._check = InputCheck(self.cell, found.sizes[0], batch_first)
+        self._look_ups = LookUps()
 
     def reset_parameters(self) -> None:
         """Start all parameters anew, from torch's generator."""
@@ -180,7 +183,8 @@ class Recurrent(nn.Module):
 
         Args:
             x: (T, B, I), or (B, T, I) with ``batch_first``; of the parameters' dtype and device. Not changed. A tuple or a
-                mapping where the cell has several inputs; None where it has none.
+                mapping where the cell has several inputs; None where it has none. Integers (T, B) stand for one-hot
+                vectors: products with them are looked up, not computed.
             state: the initial states, a named tuple or a tuple in the order of the equations, each (L·D, B, H): layer 0
                 forwards, layer 0 backwards, layer 1 forwards, ... Zeros, or what was learned, if None. With layers of
                 different sizes, a tuple of L·D such tuples of (B, H).
@@ -203,7 +207,7 @@ class Recurrent(nn.Module):
         inputs = self._check.sequence(x, self._like(), steps, batch)
         who = f"Recurrent({type(self.cell).__name__}).forward"
         if torch.compiler.is_compiling() and self._traced.fits(inputs):
-            output, after = self._traced.run(self, inputs, state, lengths, context, seed)
+            output, after = self._traced.run(self, self._check.vectors(inputs), state, lengths, context, seed)
         else:
             pack = packing(inputs.steps, inputs.batch, lengths, inputs.like.device, who)
             output, after = self._run(inputs, pack, state, context, seed)
@@ -222,7 +226,7 @@ class Recurrent(nn.Module):
         """Run one step, for streams: feeding a sequence step by step gives what `forward` gives for the whole.
 
         Args:
-            x_t: (B, I), the input of this step; a tuple or a mapping for several inputs, None for none.
+            x_t: (B, I) or integers (B,), as for `forward`; a tuple or a mapping for several inputs, None for none.
             state: what the step before returned, or what `forward` returned; the start if None.
             context: as for `forward`.
             batch: B, for a cell without inputs, context and state; 1 if None.
@@ -287,7 +291,7 @@ class Recurrent(nn.Module):
         shared = {name: pack.sort(tensor) for name, tensor in shared.items()}
         start = self._start(state, inputs.batch, inputs.like)
         values = {name: pack.pack(tensor) for name, tensor in inputs.values.items()}
-        words = self._seed(seed, inputs.like.device) if Role.SEED in graph.ambient else None
+        words = seed_words(seed, inputs.like.device) if Role.SEED in graph.ambient else None
         streams = [values] * self.num_directions
         finals: list[dict[str, Tensor]] = []
         outputs: list[Tensor] = []
@@ -302,8 +306,10 @@ class Recurrent(nn.Module):
                 device = inputs.like.device
                 around = ambient(graph, pack, begun, backwards=backwards, words=words, at=at, device=device)
                 module = self._side(direction)[layer]
-                given = (streams[direction], initial, module.values(), pack.batch_sizes, {**module.sizes, **free})
-                calls.append(Call(graph, *given, backwards, shared, around, self.inference_weights))
+                parameters, sizes = module.values(), {**module.sizes, **free}
+                step, seen = self._look_ups.apply(graph, streams[direction], parameters, sizes)
+                given = (seen, initial, parameters, pack.batch_sizes, sizes)
+                calls.append(Call(step, *given, backwards, shared, around, self.inference_weights))
                 clocks.append({} if begun is None else {"time": begun + pack.lengths.to(begun.device)[:, None]})
             for (output, final), clock in zip(run_in_chunks(self._engine, calls, self.keep_every), clocks, strict=True):
                 outputs.append(output)
@@ -366,26 +372,6 @@ class Recurrent(nn.Module):
 
     def _like(self) -> Tensor:
         return next(self.parameters(), self._reference)
-
-    @staticmethod
-    def _seed(seed: int | Tensor | None, device: torch.device) -> Tensor:
-        """Two words of 32 bits."""
-        if seed is None:
-            return torch.randint(0, 2**32, (2,), dtype=torch.long).to(device)
-        if isinstance(seed, Tensor):
-            fits = seed.shape in ((), (2,)) and seed.dtype in (torch.int32, torch.int64)
-        else:
-            fits = isinstance(seed, int) and not isinstance(seed, bool) and -(2**63) <= seed < 2**63
-        if not fits:
-            raise ConfigError(
-                explain(
-                    "Recurrent: this cannot be a seed.",
-                    got=f"{tuple(seed.shape)}, {seed.dtype}" if isinstance(seed, Tensor) else repr(seed),
-                    expected="a whole number of 64 bits, as an int or a tensor, or a tensor of its two words, the lower first",
-                )
-            )
-        number = torch.as_tensor(seed, dtype=torch.long, device=device)
-        return (number if number.dim() else torch.stack([number, number >> 32])) & 0xFFFFFFFF
 
     def extra_repr(self) -> str:
         """The settings that differ from their defaults, and the engine."""

@@ -14,6 +14,7 @@ from carousel.errors import ConfigError
 from carousel.graph.kinds import Role
 from carousel.graph.shapes import Sizes
 from carousel.graph.step import Step
+from carousel.nn.seeds import seed_words
 
 if TYPE_CHECKING:
     from carousel.nn.recurrent import Recurrent
@@ -149,7 +150,7 @@ class _Recurrent:
         return self.layer._layout.join(states)
 
     def inputs(self, x: Any, batch: int) -> tuple[Tensor, ...]:
-        found = self.layer._check.step(x, self.like, batch)
+        found = self.layer._check.vectors(self.layer._check.step(x, self.like, batch), checked=True)
         return tuple(tensor[0] for tensor in found.values.values())
 
     def context(self, context: Any, batch: int) -> tuple[dict[str, Tensor], dict[str, int]]:
@@ -157,7 +158,7 @@ class _Recurrent:
 
     def seed(self, seed: int | Tensor | None) -> Tensor | None:
         draws = any(Role.SEED in graph.ambient for graph in self.layer._graphs.values())
-        return self.layer._seed(seed, self.like.device) if draws else None
+        return seed_words(seed, self.like.device) if draws else None
 
     @property
     def skips(self) -> bool:

@@ -13,6 +13,7 @@ from carousel.graph.kinds import Role
 from carousel.graph.shapes import Sizes
 from carousel.graph.step import Step
 from carousel.nn.inputs import Inputs
+from carousel.nn.seeds import seed_words
 
 if TYPE_CHECKING:
     from carousel.nn.recurrent import Recurrent
@@ -68,7 +69,7 @@ class Traced:
         start = layer._start(state, inputs.batch, inputs.like)
         first = next(iter(inputs.values.values()))
         T, B = first.shape[0], first.shape[1]
-        words = layer._seed(seed, first.device) if self.noisy[layer.training] else None
+        words = seed_words(seed, first.device) if self.noisy[layer.training] else None
         keep = torch.is_grad_enabled()
         streams: list[dict[str, Tensor]] = [inputs.values] * layer.num_directions
         finals: list[dict[str, Tensor]] = []
