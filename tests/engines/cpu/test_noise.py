@@ -5,16 +5,18 @@ import functools
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llvmlite import ir
 
 from carousel.engines.cpu.blocks import Blocks
 from carousel.engines.cpu.compile import load, object_code
-from carousel.engines.cpu.noise import emit_noise
+from carousel.engines.cpu.noise import emit_noise, noise_around
 from carousel.engines.cpu.target import target
 from carousel.engines.cpu.vectors import FLOAT32, FLOAT64, I64, POINTER, REALS, Vectors
-from carousel.graph.kinds.noise import philox
+from carousel.graph.kinds.base import Eager
+from carousel.graph.kinds.noise import Noise, philox
 
 STREAM, NONE, CANARY = 3, 0xFFFFFFFF, 7e7
 word = st.integers(0, 2**32 - 1)
@@ -73,3 +75,18 @@ def test_a_single_number_needs_no_memory():
     first = np.zeros(1)
     compiled(FLOAT64, True, True, 0)(5, 6, 7, 8, 1, first.ctypes.data)
     assert first.tolist() == expected((5, 6), 7, 8, 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("by_row", "by_step"), [(False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("axes", [(), (1,), (7,), (3, 5)])
+def test_noise_around_a_loop_has_the_eager_numbers(axes, by_row, by_step, dtype):
+    kind = Noise(0x9ABCDEF0, tuple("XYZ"[: len(axes)]), by_row, by_step)
+    sizes = dict(zip("XYZ", axes, strict=False))
+    seed = torch.tensor([0xFFFFFFFF, 0x12345678])
+    rows, steps = torch.randint(2**32, (6, 1)), torch.randint(2**32, (6, 1))
+    values = [seed, *([rows] if by_row else []), *([steps] if by_step else [])]
+    expected = kind.eager(Eager(torch, sizes, dtype, 6, None), *values)
+    found = noise_around(kind, values, sizes, dtype)
+    assert found.dtype is dtype
+    assert torch.equal(found, expected)

@@ -2,16 +2,49 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
+import torch
 from llvmlite import ir
+from torch import Tensor
 
 from carousel.engines.cpu.blocks import Blocks
 from carousel.engines.cpu.vectors import I32, I64, Value, Vectors
+from carousel.graph.kinds.noise import NONE, Noise, philox
+from carousel.graph.shapes import Sizes, concrete
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
-_NONE = 0xFFFFFFFF
+
+
+def noise_around(kind: Noise, values: Sequence[Tensor], sizes: Sizes, dtype: torch.dtype) -> Tensor:
+    """Noise that is drawn once, outside of a loop: the eager form's numbers, with 64-bit products instead of halves.
+
+    Args:
+        kind: which noise.
+        values: as for the eager form: the seed (2,), then rows and steps where it has them.
+        sizes: the size of each axis letter.
+        dtype: of the result.
+    """
+    axes = concrete(kind.axes, sizes)
+    units = math.prod(axes)
+    seed = [int(word) for word in values[0].tolist()]
+    quads = np.arange((units + 3) // 4, dtype=np.uint64)
+    row = values[1].long().numpy().astype(np.uint64) if kind.by_row else NONE
+    step = values[-1].long().numpy().astype(np.uint64) if kind.by_step else NONE
+    words = philox((quads, step, row, kind.stream), (seed[0], seed[1]), _multiply)
+    rows = (values[-1].shape[0],) if kind.by_row or kind.by_step else ()
+    numbers = np.stack([np.broadcast_to(word, (*rows, len(quads))) for word in words], -1)
+    uniform = (numbers.reshape(*rows, -1)[..., :units] >> 8).astype(np.float32) * np.float32(2.0**-24)
+    return torch.from_numpy(uniform.reshape(*rows, *axes)).to(dtype)
+
+
+def _multiply(a: int, b: Any) -> tuple[Any, Any]:
+    product = np.uint64(a) * np.uint64(b) if isinstance(b, int) else np.uint64(a) * b
+    return product >> np.uint64(32), product & np.uint64(0xFFFFFFFF)
 
 
 def emit_noise(
@@ -52,8 +85,8 @@ def emit_noise(
         return ir.Constant(words, [ir.Constant(I32, number)] * lanes)
 
     k0, k1 = splat(key[0]), splat(key[1])
-    c2 = splat(row) if row is not None else const(_NONE)
-    c1 = splat(step) if step is not None else const(_NONE)
+    c2 = splat(row) if row is not None else const(NONE)
+    c1 = splat(step) if step is not None else const(NONE)
     c3 = const(stream)
     order = ir.Constant(words, [ir.Constant(I32, lane) for lane in range(lanes)])
 

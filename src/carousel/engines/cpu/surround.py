@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from carousel.engines.cpu import outside
+from carousel.engines.cpu.noise import noise_around
 from carousel.engines.cpu.workspace import LINE
 from carousel.engines.eager.execute import Executor, Instruction, Stack
-from carousel.graph.kinds import Dense, Kind, Total, TotalOuter
+from carousel.graph.kinds import Dense, Kind, Noise, Total, TotalOuter
 from carousel.graph.node import Node
 from carousel.graph.schedule import Schedule, Section
 
@@ -137,6 +138,8 @@ class Surround(Executor):
                 joined, order = together
                 matrices = [torch.cat([matrices[i] for i in order], 0 if kind.transposed else 1)]
             return outside.linear(joined, matrices[0].mT if kind.transposed else matrices[0])
+        if isinstance(kind, Noise):
+            return noise_around(kind, arguments, on.sizes, on.dtype)
         return super()._one(kind, on, arguments)
 
     def _together(self, kind: Kind, on: Any, stack: Stack, second: Any) -> Tensor:

@@ -264,8 +264,9 @@ class Executor:
         """For each packed row, its place in the batch; only where a node needs it."""
         if not self._needs_rows:
             return None
-        parts = [torch.arange(count) for count in batch_sizes]
-        return torch.cat(parts).to(like.device) if parts else torch.zeros(0, dtype=torch.long, device=like.device)
+        sizes = torch.tensor(batch_sizes, dtype=torch.long, device=like.device)
+        begin = torch.repeat_interleave(sizes.cumsum(0) - sizes, sizes)
+        return torch.arange(len(begin), device=like.device) - begin
 
     @staticmethod
     def _pack(node: Node, parts: list[Tensor], on: Eager, like: Tensor, reverse: bool) -> Tensor:

@@ -9,7 +9,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,15 +25,18 @@ if TYPE_CHECKING:
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _WORD = 0xFFFFFFFF
-_NONE = 0xFFFFFFFF  # the row, or the step, of noise that has none
+NONE = 0xFFFFFFFF  # the row, or the step, of noise that has none
+
+Multiply = Callable[[int, Any], tuple[Any, Any]]
 
 
-def philox(counter: Sequence[Any], key: Sequence[Any]) -> list[Any]:
+def philox(counter: Sequence[Any], key: Sequence[Any], multiply: Multiply | None = None) -> list[Any]:
     """Philox4x32-10 on tensors of int64 that hold 32-bit words, or on Python integers.
 
     Args:
         counter: four words; they broadcast.
         key: two words.
+        multiply: gives the high and the low word of a product, if there is a quicker way than by halves.
 
     Returns:
         Four words.
@@ -44,9 +47,10 @@ def philox(counter: Sequence[Any], key: Sequence[Any]) -> list[Any]:
     """
     c0, c1, c2, c3 = counter
     k0, k1 = key
+    multiply = multiply or _multiply
     for _ in range(10):
-        high0, low0 = _multiply(_MULTIPLIERS[0], c0)
-        high1, low1 = _multiply(_MULTIPLIERS[1], c2)
+        high0, low0 = multiply(_MULTIPLIERS[0], c0)
+        high1, low1 = multiply(_MULTIPLIERS[1], c2)
         c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
         k0, k1 = (k0 + _WEYL[0]) & _WORD, (k1 + _WEYL[1]) & _WORD
     return [c0, c1, c2, c3]
@@ -100,15 +104,15 @@ class Noise(Kind):
         for size in sizes:
             units *= size
         quads = torch.arange((units + 3) // 4, device=seed.device)
-        row = values[1].long() if self.by_row else _NONE
-        step = values[-1].long() if self.by_step else _NONE
+        row = values[1].long() if self.by_row else NONE
+        step = values[-1].long() if self.by_step else NONE
         words = philox((quads, step, row, self.stream), (seed[0], seed[1]))
         if self.by_row or self.by_step:
             words = [word.expand(values[-1].shape[0], -1) for word in words]
         numbers = torch.stack(words, -1)
         # 24 bits are exact in float32; half precision cannot hold the whole numbers.
         uniform = ((numbers.flatten(-2)[..., :units] >> 8).float() * 2.0**-24).to(on.dtype or torch.get_default_dtype())
-        return uniform.reshape(*uniform.shape[:-1], *sizes)
+        return uniform.reshape((*uniform.shape[:-1], *sizes))
 
     def text(self, *args: str) -> str:
         """``noise``."""
