@@ -39,7 +39,7 @@ def noise_around(kind: Noise, values: Sequence[Tensor], sizes: Sizes, dtype: tor
     rows = (values[-1].shape[0],) if kind.by_row or kind.by_step else ()
     numbers = np.stack([np.broadcast_to(word, (*rows, len(quads))) for word in words], -1)
     uniform = (numbers.reshape(*rows, -1)[..., :units] >> 8).astype(np.float32) * np.float32(2.0**-24)
-    return torch.from_numpy(uniform.reshape(*rows, *axes)).to(dtype)
+    return torch.from_numpy(uniform.reshape((*rows, *axes))).to(dtype)
 
 
 def _multiply(a: int, b: Any) -> tuple[Any, Any]:
