@@ -8,6 +8,7 @@
     ├── CellError(ValueError)      a cell's equations cannot be traced; names the cell's file and line
     ├── ConfigError(ValueError)    an option, a name or a combination of them is not possible
     ├── DataError(ValueError)      a data file cannot be read; names file and line
+    ├── OutputError(OSError)       a file or a directory cannot be written: a full disk, no permission
     ├── NotFittedError(RuntimeError)      a model is used before it was fitted or loaded
     ├── KernelUnavailable(RuntimeError)   an engine was asked for that cannot run this cell here
     ├── CheckpointError(RuntimeError)     a saved model or checkpoint is damaged or does not fit
@@ -30,11 +31,14 @@ __all__ = [
     "DataError",
     "KernelUnavailable",
     "NotFittedError",
+    "OutputError",
     "ShapeError",
     "TrainingError",
     "explain",
     "unknown_name",
 ]
+
+MAX_GOT = 2000  # characters of what was got; a file can make a value as long as it likes
 
 
 class CarouselError(Exception):
@@ -73,6 +77,21 @@ class DataError(CarouselError, ValueError):
         self.line = line
 
 
+class OutputError(CarouselError, OSError):
+    """A file or a directory cannot be written: the disk is full or failing, or it may not be written to.
+
+    The operating system's own error is the ``__cause__``.
+
+    Args:
+        message: what was wrong, what was got, what to do.
+        path: the file or the directory.
+    """
+
+    def __init__(self, message: str, *, path: object) -> None:
+        super().__init__(f"{path}: {message}")
+        self.path = path
+
+
 class NotFittedError(CarouselError, RuntimeError):
     """A model is used before it was fitted or loaded."""
 
@@ -99,6 +118,8 @@ def explain(what: str, *, got: str | None = None, expected: str | None = None, a
           try:      give at least 1
     """
     parts = [what]
+    if got is not None and len(got) > MAX_GOT:
+        got = got[:MAX_GOT] + " ..."
     parts += [f"  {label:<9} {text}" for label, text in (("got:", got), ("expected:", expected), ("try:", advice)) if text]
     return "\n".join(parts)
 

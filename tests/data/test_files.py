@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from carousel.data import files, numbered_lines, read_json, replacing, write_json
-from carousel.errors import DataError
+from carousel.errors import DataError, OutputError
 
 
 def lines_of(path):
@@ -134,6 +134,33 @@ def test_a_gzip_file_that_grows_without_end_is_stopped(tmp_path, monkeypatch):
     assert len(lines_of(path)) == 1000
 
 
+def test_a_small_gzip_file_that_becomes_huge_is_stopped_early(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "UNSUSPECTED_CHARACTERS", 50_000)
+    path = tmp_path / "bomb.gz"
+    path.write_bytes(gzip.compress(b"0123456789\n" * 100_000))  # 2.7 kB hold 1.1 MB
+    with pytest.raises(DataError, match=r"bomb\.gz:[0-9]+: the compressed file holds too much text") as caught:
+        lines_of(path)
+    assert caught.value.line * 11 < 100 * path.stat().st_size + 12
+    text = "".join(f"line {n**5}\n" for n in range(10_000))
+    path.write_bytes(gzip.compress(text.encode()))
+    assert lines_of(path) == text.splitlines()
+
+
+def test_what_is_wrong_can_be_collected_instead(tmp_path):
+    path = tmp_path / "mixed"
+    path.write_bytes(b"fine\ncaf\xe9 \xe9\nna\xc3\xafve\na\0b\n")
+    problems = []
+    assert list(numbered_lines(path, problems=problems.append)) == [
+        (1, "fine"),
+        (2, "caf\ufffd \ufffd"),
+        (3, "naïve"),
+        (4, "a\ufffdb"),
+    ]
+    assert [problem.line for problem in problems] == [2, 4]
+    assert "not UTF-8" in str(problems[0])
+    assert "NUL" in str(problems[1])
+
+
 def test_an_endless_line_is_stopped(tmp_path, monkeypatch):
     path = tmp_path / "long"
     path.write_bytes(b"ok\n" + b"x" * 101)
@@ -171,7 +198,7 @@ def test_the_new_file_replaces_the_old_one_at_the_end(tmp_path):
 @pytest.mark.parametrize("name", ["no/folder/file.json", "file/inner.json", "."])
 def test_a_file_that_cannot_be_written_is_said(tmp_path, name):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(DataError, match="the file cannot be written"):
+    with pytest.raises(OutputError, match="the file cannot be written"):
         write_json(tmp_path / name, {})
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
@@ -198,3 +225,13 @@ def test_the_line_of_a_json_mistake_is_named(tmp_path):
     path.write_text(json.dumps([1, 2], indent=1).replace("2", "?"))
     with pytest.raises(DataError, match=r"a\.json:3: "):
         read_json(path)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 4095, 4096, 4097, 9000])
+def test_a_whole_file_is_its_lines(tmp_path, count):
+    path = tmp_path / "a.txt"
+    path.write_text("".join(f"line {n}\r\n" for n in range(count)), newline="")
+    assert files.read_text(path) == "\n".join(f"line {n}" for n in range(count))
+    if count > 1:
+        with pytest.raises(DataError, match=r"a\.txt:2: the file is too long for what it should be"):
+            files.read_text(path, max_characters=8)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from carousel.data import FORMATS, Example, read_labelled, readers
+from carousel.data import FORMATS, Example, labelled_examples, read_labelled, tables
+from carousel.data.source import MISSING
 from carousel.errors import ConfigError, DataError
 
 PAIRS = [("pos", "a moving film"), ("neg", 'he said "no", twice'), ("pos", "房间很大")]
@@ -229,7 +230,7 @@ def test_a_bad_file_is_named_with_line_and_advice(write, case):
 
 
 def test_a_field_without_end_is_stopped(write, monkeypatch):
-    monkeypatch.setattr(readers, "MAX_FIELD_CHARACTERS", 1000)
+    monkeypatch.setattr(tables, "MAX_FIELD_CHARACTERS", 1000)
     before = csv.field_size_limit(1000)
     try:
         path = write('label,text\na,"' + "x\n" * 2000, "a.csv")
@@ -239,8 +240,122 @@ def test_a_field_without_end_is_stopped(write, monkeypatch):
         csv.field_size_limit(before)
 
 
+SEVERAL = [(("pos", "short"), "one"), ((), "two"), (("neg",), "three")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.tsv", "label\ttext\npos|short\tone\n\ttwo\n neg \tthree\n"),
+        ("a.csv", "text,label\none,pos| short |pos\ntwo,|\nthree,neg\n"),
+        ("a.txt", "pos|short one\n| two\nneg three\n"),
+        (
+            "a.jsonl",
+            '{"text": "one", "label": ["pos", "short"]}\n{"text": "two", "label": []}\n{"text": "three", "label": "neg"}\n',
+        ),
+    ],
+)
+def test_an_example_may_have_several_labels_or_none(write, name, content):
+    examples = read_labelled(write(content, name), label_separator="|")
+    assert [(example.labels, example.text) for example in examples] == SEVERAL
+    assert [example.label for example in examples] == ["pos|short", "", "neg"]
+
+
+def test_labels_may_be_separated_by_blanks_and_be_numbers(write):
+    content = '{"text": "one", "label": [1, true]}\n{"text": "two", "label": " 1  true "}\n'
+    examples = read_labelled(write(content, "a.jsonl"), label_separator=" ")
+    assert [example.labels for example in examples] == [("1", "true")] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "text,label\nx,a||b\n", "a.csv:2: one of the labels is not possible.\n  got:      ''"),
+        ("a.csv", "text,label\nx,a|nan\n", "a.csv:2: one of the labels is not possible.\n  got:      'nan'"),
+        ("a.csv", "text,label\nx,nan\n", "a.csv:2: the label is missing.\n  got:      'nan'"),
+        ("a.jsonl", '{"text": "x", "label": null}', "a.jsonl:1: the label is missing.\n  got:      nothing"),
+        ("a.jsonl", '{"text": "x", "label": ["a|b"]}', "a.jsonl:1: one of the labels is not possible."),
+        ("a.jsonl", '{"text": "x", "label": [[]]}', "a.jsonl:1: key 'label' is not a label."),
+        ("a.jsonl", '{"text": "x", "label": {"a": 1}}', "a.jsonl:1: key 'label' is not a label."),
+    ],
+)
+def test_labels_that_are_not_possible_are_named(write, name, content, message):
+    with pytest.raises(DataError) as caught:
+        read_labelled(write(content, name), label_separator="|")
+    assert message in str(caught.value)
+
+
+def test_nothing_said_about_labels_is_not_the_empty_set(write):
+    content = '{"text": "x", "label": null}\n{"text": "y"}\n{"text": "z", "label": []}\n'
+    examples = read_labelled(write(content, "a.jsonl"), label_separator="|", require_label=False)
+    assert [example.labels for example in examples] == [None, None, ()]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.tsv", "y\ttext\tz\n-1.5\tone\t2e3\n7\ttwo\t.5\n"),
+        ("a.csv", "y,text,z\n -1.5,one,+2000 \n7.,two,5E-1\n"),
+        ("a.jsonl", '{"text": "one", "y": -1.5, "z": "2e3"}\n{"text": "two", "y": 7, "z": 0.5}\n'),
+    ],
+)
+def test_numbers_are_read_from_columns(write, name, content):
+    examples = read_labelled(write(content, name), target_fields=["y", "z"])
+    assert [(example.targets, example.text) for example in examples] == [((-1.5, 2000.0), "one"), ((7.0, 0.5), "two")]
+    assert [example.labels for example in examples] == [None, None]
+
+
+def test_a_line_of_text_can_start_with_a_number(write):
+    path = write("0.5 fine film\n", "a.txt")
+    assert read_labelled(path, target_fields=["score"])[0].targets == (0.5,)
+    with pytest.raises(ConfigError, match="a txt file has no columns"):
+        read_labelled(path, target_fields=["score", "other"])
+
+
+@pytest.mark.parametrize("number", ["inf", "-Infinity", "1e999", "0x1", "1_000", "١", "1,5", "1 2", "high"])
+def test_what_is_no_finite_number_is_refused(write, number):
+    with pytest.raises(DataError, match=r"a\.tsv:3: 'y' is not a number\.\n  got: +"):
+        read_labelled(write(f"y\ttext\n1\tone\n{number}\ttwo\n", "a.tsv"), target_fields=["y"])
+
+
+@pytest.mark.parametrize("number", ["", "nan", "NaN", "None"])
+def test_a_missing_number_is_refused_unless_none_is_required(write, number):
+    path = write(f"y\ttext\n1\tone\n{number}\ttwo\n", "a.tsv")
+    with pytest.raises(DataError, match=r"a\.tsv:3: the label is missing"):
+        read_labelled(path, target_fields=["y"])
+    assert [example.targets for example in read_labelled(path, target_fields=["y"], require_label=False)] == [(1.0,), None]
+    both = write(f"y\tz\ttext\n1\t{number}\tone\n", "b.tsv")
+    with pytest.raises(DataError, match=r"b\.tsv:2: 'z' is not a number"):
+        read_labelled(both, target_fields=["y", "z"], require_label=False)
+
+
+def test_options_that_contradict_each_other_are_refused_at_once(write):
+    path = write("a b\n", "a.txt")
+    for options in ({"label_separator": ""}, {"label_separator": "|", "target_fields": ["y"]}, {"target_fields": []}):
+        with pytest.raises(ConfigError):
+            labelled_examples(path, **options)
+
+
+def test_examples_are_read_one_at_a_time(write):
+    path = write("label\ttext\n" + "a\tgood\n" * 1000 + "b\n")
+    examples = labelled_examples(path)
+    assert [next(examples).line for _ in range(1000)] == list(range(2, 1002))
+    with pytest.raises(DataError, match="1002"):
+        next(examples)
+
+
+def test_a_file_with_one_class_is_read(write):
+    assert pairs(read_labelled(write("a one\na two\n", "a.txt"))) == [("a", "one"), ("a", "two")]
+
+
+def test_a_line_of_ten_million_characters_is_a_text(write):
+    text = "word " * 2_000_000
+    for name, content in (("a.tsv", f"label\ttext\na\t{text}\n"), ("a.jsonl", as_jsonl([("a", text)])), ("a.txt", f"a {text}")):
+        assert read_labelled(write(content, name))[0].text == text.strip()
+
+
 WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).map(str.strip).filter(bool)
-KEPT_LABELS = WORDS.filter(lambda label: label not in readers._NOT_A_LABEL)
+KEPT_LABELS = WORDS.filter(lambda label: label not in MISSING)
 FEW = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 

@@ -1,12 +1,13 @@
-"""Numbers for tokens and labels."""
+"""Numbers for tokens."""
 
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from carousel.data import LabelSet, Vocabulary
+from carousel.data import Vocabulary, vocabulary
 from carousel.errors import CheckpointError, ConfigError, DataError
 
 FEW = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -93,47 +94,47 @@ def test_a_missing_vocabulary_is_said(tmp_path):
         Vocabulary.load(tmp_path / "vocabulary.json")
 
 
-def test_labels_are_sorted_by_number_only_if_all_are_numbers():
-    assert LabelSet(["10", "-1", "9", "9"]).names == ("-1", "9", "10")
-    assert LabelSet(["01", "1", "+1"]).names == ("+1", "01", "1")
-    assert LabelSet(["10", "9", "b"]).names == ("10", "9", "b")
-    assert LabelSet(["1" * 5000, "2"]).names == ("1" * 5000, "2")
+def test_counting_forgets_the_rarest_before_they_fill_the_memory(monkeypatch):
+    monkeypatch.setattr(vocabulary, "MAX_COUNTED", 1000)
+    sequences = [[f"often{n % 20}", f"sometimes{n % 200}", f"once{n}"] for n in range(20_000)]
+    counted = Vocabulary.count(iter(sequences), max_size=220)
+    assert set(counted.tokens[2:]) == {f"often{n}" for n in range(20)} | {f"sometimes{n}" for n in range(200)}
+    assert len(Vocabulary.count(iter(sequences))) < 1100
 
 
-def test_an_unknown_label_is_named_with_its_place_and_the_nearest_one():
-    labels = LabelSet(["negative", "positive"])
-    with pytest.raises(DataError) as caught:
-        labels.encode("postive", path="dev.tsv", line=7)
-    assert str(caught.value) == (
-        "dev.tsv:7: unknown label 'postive'. Did you mean 'positive'?\n"
-        "  expected: one of negative, positive\n"
-        "  try:      correct the label, or train on data that has it"
-    )
-    with pytest.raises(DataError, match="and 10 more"):
-        LabelSet(map(str, range(30))).encode("x")
+def test_a_large_vocabulary_comes_back(tmp_path):
+    tokens = [f'token {n} "é" \\ [,{{' for n in range(60_000)]
+    saved = Vocabulary(tokens)
+    saved.save(tmp_path / "vocabulary.json")
+    assert (tmp_path / "vocabulary.json").stat().st_size > 1 << 20
+    assert Vocabulary.load(tmp_path / "vocabulary.json") == saved
 
 
-def test_no_labels_are_refused():
-    with pytest.raises(DataError, match="there are no labels"):
-        LabelSet([])
+PADDED = json.dumps({"tokens": ["<pad>", "<unk>", *map(str, range(200_000))]})
 
 
-@given(labels=st.sets(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1))
-@FEW
-def test_saved_labels_come_back(tmp_path, labels):
-    saved = LabelSet(labels)
-    saved.save(tmp_path / "labels.json")
-    loaded = LabelSet.load(tmp_path / "labels.json")
-    assert loaded == saved
-    assert [loaded.decode(loaded.encode(label)) for label in saved.names] == list(saved.names)
-    assert set(saved.names) == labels
-    assert all(label in loaded for label in labels)
-    assert len(loaded) == len(labels)
-
-
-@pytest.mark.parametrize("content", [None, {"labels": []}, {"labels": ["b", "a"]}, {"labels": ["a", "a"]}, {"names": ["a"]}])
-def test_something_else_is_not_a_saved_set_of_labels(tmp_path, content):
-    path = tmp_path / "labels.json"
-    path.write_text(json.dumps(content))
-    with pytest.raises(CheckpointError, match=r"labels\.json: this is not a saved set of labels"):
-        LabelSet.load(path)
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[" + "[]," * 600_000 + "[]]",
+        '{"tokens": [' + "[]," * 600_000 + "[]]}",
+        PADDED[:-1],
+        PADDED[:-2],
+        PADDED + "x",
+        PADDED.replace(', "9"', ', 9'),
+        PADDED.replace('"199999"', '"7"'),
+        PADDED.replace("tokens", "labels"),
+        PADDED.replace('"11"', '"a\nb"'),
+    ],
+)  # fmt: skip
+def test_a_large_file_of_something_else_costs_little_memory(tmp_path, content):
+    path = tmp_path / "vocabulary.json"
+    path.write_text(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match=r"vocabulary\.json: this is not a saved vocabulary"):
+            Vocabulary.load(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * len(content) + 100 * content.count('"')  # strings themselves cost more than their text

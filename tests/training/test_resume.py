@@ -90,12 +90,45 @@ def test_there_must_be_a_run_to_resume(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_damaged_checkpoint_is_refused_and_a_copy_of_best_helps(tmp_path):
-    toy_train(tmp_path, epochs=1)
-    weights = tmp_path / "last" / "model.safetensors"
+def spoil(directory):
+    weights = directory / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-5])
-    with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be read"):
+
+
+def test_a_damaged_checkpoint_makes_way_for_the_one_before(tmp_path):
+    toy_train(tmp_path / "whole", epochs=3, patience=None)
+    toy_train(tmp_path / "run", epochs=2, patience=None)
+    spoil(tmp_path / "run" / "last")
+    batches = ToyBatches()
+    with pytest.warns(UserWarning, match=r"last is damaged(.|\n)*model\.safetensors(.|\n)*goes on from there"):
+        toy_train(tmp_path / "run", batches=batches, epochs=3, patience=None, resume=True)
+    assert batches.epochs == [1, 2]
+    assert same_weights(tmp_path / "whole" / "last", tmp_path / "run" / "last")
+    assert without_times(read_rows(tmp_path / "run")) == without_times(read_rows(tmp_path / "whole"))
+
+
+def test_a_missing_checkpoint_makes_way_for_the_one_before(tmp_path):
+    toy_train(tmp_path, epochs=2)
+    shutil.rmtree(tmp_path / "last")
+    with pytest.warns(UserWarning, match="goes on from there"):
+        assert toy_train(tmp_path, epochs=2, resume=True).epochs_run == 2
+
+
+def test_damaged_checkpoints_are_refused_and_a_copy_of_best_helps(tmp_path):
+    toy_train(tmp_path, epochs=1)
+    spoil(tmp_path / "last")
+    spoil(tmp_path / ".last.before")
+    with pytest.raises(CheckpointError, match=r"last is damaged or incomplete: model\.safetensors cannot be read"):
         toy_train(tmp_path, epochs=2, resume=True)
     shutil.rmtree(tmp_path / "last")
     shutil.copytree(tmp_path / "best", tmp_path / "last")
     assert toy_train(tmp_path, epochs=2, resume=True).epochs_run == 2
+
+
+def test_no_run_begins_where_only_the_checkpoint_before_is_left(tmp_path):
+    toy_train(tmp_path, epochs=1)
+    for name in ("last", "best"):
+        shutil.rmtree(tmp_path / name)
+    (tmp_path / "metrics.csv").unlink()
+    with pytest.raises(ConfigError, match="already holds a run"):
+        toy_train(tmp_path, epochs=1)

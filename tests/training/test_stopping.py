@@ -91,7 +91,7 @@ def press_ctrl_c_at(step):
     return meddle
 
 
-def test_ctrl_c_keeps_the_last_whole_epoch_and_loads_the_best(tmp_path, capsys):
+def test_ctrl_c_keeps_every_step_and_loads_the_best(tmp_path, capsys):
     model = toy_model(on_measure=press_ctrl_c_at(15))
     before = signal.getsignal(signal.SIGINT)
     result = toy_train(tmp_path, model, epochs=4, progress=True)
@@ -102,12 +102,24 @@ def test_ctrl_c_keeps_the_last_whole_epoch_and_loads_the_best(tmp_path, capsys):
     best = load_checkpoint(tmp_path / "best")["state_dict"]
     assert all(torch.equal(model.state_dict()[name], best[name]) for name in best)
     said = capsys.readouterr().err
-    assert "Interrupted in epoch 3; epoch 2 is kept" in said
+    assert "Interrupted in epoch 3; all up to batch 3 of 6 is kept in" in said
     assert "resume=True" in said
-    toy_train(tmp_path, epochs=4, resume=True)
+    batches = ToyBatches()
+    again = toy_model()
+    assert toy_train(tmp_path, again, batches=batches, epochs=4, resume=True).epochs_run == 4
+    assert batches.epochs == [2, 3]
+    assert again.measured == 9  # three batches of the third epoch were left, and the fourth
     toy_train(tmp_path / "whole", epochs=4)
     ours, whole = (load_checkpoint(directory / "last")["state_dict"] for directory in (tmp_path, tmp_path / "whole"))
     assert all(torch.equal(ours[name], whole[name]) for name in whole)
+
+
+def test_ctrl_c_waits_for_the_step_that_gradients_wait_for(tmp_path):
+    config = {"accumulate": 4}
+    result = toy_train(tmp_path, toy_model(on_measure=press_ctrl_c_at(2)), batches=ToyBatches(10), **config)
+    assert result.interrupted
+    place = load_checkpoint(tmp_path / "last")["callbacks"]["carousel"]["place"]
+    assert (place["batch"], place["step"]) == (4, 1)
 
 
 def test_ctrl_c_in_the_first_epoch_can_be_continued_too(tmp_path):
@@ -119,7 +131,7 @@ def test_ctrl_c_in_the_first_epoch_can_be_continued_too(tmp_path):
     assert all(torch.equal(resumed.state_dict()[name], tensor) for name, tensor in whole.state_dict().items())
 
 
-def test_ctrl_c_during_validation_gives_the_epoch_up(tmp_path):
+def test_ctrl_c_during_validation_keeps_the_training_of_the_epoch(tmp_path):
     def meddle(model, loss):
         if not model.training and model.measured == 12:
             os.kill(os.getpid(), signal.SIGINT)
@@ -127,6 +139,13 @@ def test_ctrl_c_during_validation_gives_the_epoch_up(tmp_path):
 
     result = toy_train(tmp_path, toy_model(on_measure=meddle))
     assert (result.interrupted, result.epochs_run) == (True, 1)
+    model = toy_model()
+    result = toy_train(tmp_path, model, resume=True)
+    assert (result.interrupted, result.epochs_run, model.measured) == (False, 2, 0)
+    whole = toy_train(tmp_path / "whole")
+    assert result.best == pytest.approx(
+        whole.best | {name: result.best[name] for name in ("seconds", "tokens_per_second")}, rel=0
+    )
 
 
 def test_a_second_ctrl_c_does_not_wait_for_the_batch(tmp_path):

@@ -18,9 +18,10 @@ def test_a_run_leaves_the_files_it_promises(tmp_path):
     result = toy_train(tmp_path / "run")
     names = sorted(path.relative_to(tmp_path / "run").as_posix() for path in (tmp_path / "run").rglob("*") if path.is_file())
     events = [name for name in names if name.startswith("tensorboard/events.out.tfevents")]
-    parts = ["model.safetensors", "trainer.json", "trainer.safetensors"]
+    parts = ["manifest.json", "model.safetensors", "trainer.json", "trainer.safetensors"]
+    kinds = ["best", "last", ".last.before"]
     assert names == sorted(
-        ["learning_curve.png", "metrics.csv", *events, *(f"{kind}/{part}" for kind in ("best", "last") for part in parts)]
+        ["learning_curve.png", "metrics.csv", *events, *(f"{kind}/{part}" for kind in kinds for part in parts)]
     )
     assert len(events) == 1
     assert result.epochs_run == 2
@@ -146,16 +147,57 @@ def test_a_profiler_prints_its_table(tmp_path, caplog):
     assert "Profiler Report" in caplog.text
 
 
-def test_accumulated_batches_are_one_large_batch(tmp_path):
+@pytest.mark.parametrize("options", [{"accumulate": 2}, {"trainer": {"accumulate_grad_batches": 2}}], ids=str)
+def test_accumulated_batches_are_one_large_batch_also_where_the_last_is_smaller(tmp_path, options):
     whole, parts = toy_model(), toy_model()
     for model in (whole, parts):
         model.net[2].p = 0.0
-    batches = ToyBatches(4)
-    large = [ToyBatch(batches.x[half], batches.y[half]) for half in torch.randperm(32, generator=seeded(0)).split(16)]
-    toy_train(tmp_path / "parts", parts, batches=batches, epochs=1, trainer={"accumulate_grad_batches": 2}, valid=None)
-    toy_train(tmp_path / "whole", whole, batches=Listed(large), epochs=1, valid=None)
+    batches = ToyBatches(5)
+    batches.x, batches.y = batches.x[:35], batches.y[:35]  # 8, 8, 8, 8 and 3
+    order = torch.randperm(35, generator=seeded(0))
+    small = [ToyBatch(batches.x[rows], batches.y[rows]) for rows in (*order[:13].split(8), *order[13:].split(8))]
+    toy_train(tmp_path / "parts", parts, batches=Listed(small), epochs=1, optimizer="sgd", lr=1.0, valid=None, **options)
+    large = [ToyBatch(*(torch.cat([getattr(batch, name) for batch in pair]) for name in "xy")) for pair in pairs(small)]
+    toy_train(tmp_path / "whole", whole, batches=Listed(large), epochs=1, optimizer="sgd", lr=1.0, valid=None)
     for ours, theirs in zip(parts.parameters(), whole.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def pairs(batches):
+    return [batches[place : place + 2] for place in range(0, len(batches), 2)]
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "64-true", "bf16-true"])
+def test_a_run_in_another_precision_learns_and_resumes_bit_for_bit(tmp_path, precision):
+    options = {"precision": precision, "patience": None, "average": "ema", "schedule": "plateau"}
+    seen = set()
+    model = toy_model(on_measure=lambda model, loss: seen.add(model.net[0].weight.dtype) or loss)
+    result = toy_train(tmp_path / "whole", model, epochs=6, **options)
+    assert seen == {{"64-true": torch.float64, "bf16-true": torch.bfloat16}.get(precision, torch.float32)}
+    assert result.last["train_loss"] < 0.97 * result.history[0]["train_loss"]
+    toy_train(tmp_path / "parts", epochs=2, **options)
+    toy_train(tmp_path / "parts", epochs=6, resume=True, **options)
+    whole, parts = (load_file(tmp_path / name / "last" / "model.safetensors") for name in ("whole", "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    with pytest.raises(ConfigError, match="precision cannot change"):
+        toy_train(tmp_path / "parts", epochs=7, resume=True, **(options | {"precision": None}))
+
+
+@pytest.mark.parametrize(("hidden", "threads"), [(8, 1), (20_000, 3)])
+def test_a_model_too_small_for_more_threads_gets_one(tmp_path, hidden, threads):
+    seen = []
+    model = toy_model(hidden=hidden, on_measure=lambda _, loss: seen.append(torch.get_num_threads()) or loss)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        toy_train(tmp_path / "auto", model, threads="auto", epochs=1)
+        assert set(seen) == {threads}
+        seen.clear()
+        toy_train(tmp_path / "left", model, threads=None, epochs=1)
+        assert set(seen) == {3}
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def seeded(seed):
@@ -183,9 +225,21 @@ def test_a_value_that_the_trainer_refuses_is_a_config_error(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_two_devices_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match="a run uses one device"):
-        toy_train(tmp_path, trainer={"devices": 2})
+@pytest.mark.parametrize(
+    ("trainer", "words"),
+    [
+        ({"devices": 2, "num_nodes": 2}, "a run uses the devices of one machine"),
+        ({"devices": 2, "strategy": "ddp_spawn"}, "this strategy is not possible"),
+        ({"strategy": "fsdp"}, "this strategy is not possible"),
+        ({"devices": "two"}, "trainer.devices must be a number of devices"),
+        ({"devices": 0}, "trainer.devices must be a number of devices"),
+    ],
+    ids=str,
+)
+def test_devices_that_a_run_cannot_use_are_refused(tmp_path, trainer, words):
+    with pytest.raises(ConfigError, match=words):
+        toy_train(tmp_path / "run", trainer=trainer)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("monitor", "near"), [("acuracy", "accuracy"), ("los", "loss")])

@@ -1,21 +1,18 @@
-"""Numbers for tokens and for labels."""
+"""Numbers for tokens."""
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from carousel.data.files import StrPath, read_json, shown_path, write_json
-from carousel.errors import CheckpointError, ConfigError, DataError, explain
+from carousel.data.files import StrPath, write_json
+from carousel.data.saved import load_strings, naming, saved_strings
+from carousel.errors import CheckpointError, ConfigError, explain
 
-__all__ = ["LabelSet", "Vocabulary"]
+__all__ = ["Vocabulary"]
 
-_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
-_SHOWN_LABELS = 20
+MAX_COUNTED = 1 << 20
 
 
 class Vocabulary:
@@ -55,6 +52,9 @@ class Vocabulary:
     def count(cls, sequences: Iterable[Iterable[str]], *, min_count: int = 1, max_size: int | None = None) -> Vocabulary:
         """Make the vocabulary of some data: the frequent tokens first, equally frequent ones in the order of Unicode.
 
+        More than a million different tokens are not held in memory: whenever there are as many, the rarest half or more is
+        forgotten, and what comes again is counted from 0. That changes nothing for tokens that are frequent.
+
         Args:
             sequences: the texts, each as its tokens.
             min_count: how often a token must occur to be known; at least 1.
@@ -70,6 +70,8 @@ class Vocabulary:
         counts: Counter[str] = Counter()
         for sequence in sequences:
             counts.update(sequence)
+            if len(counts) > MAX_COUNTED:
+                counts = _without_the_rarest(counts)
         del counts[cls.PAD], counts[cls.UNK]
         known = sorted((-count, token) for token, count in counts.items() if count >= min_count)
         return cls([token for _, token in known[:max_size]])
@@ -114,7 +116,7 @@ class Vocabulary:
         Raises:
             CheckpointError: `content` is something else.
         """
-        tokens = _strings("vocabulary", "tokens", content)
+        tokens = saved_strings("vocabulary", "tokens", content)
         if tokens[:2] != [cls.PAD, cls.UNK]:
             expected = f"{cls.PAD} and {cls.UNK} first"
             message = explain("this is not a saved vocabulary.", got=repr(tokens[:2])[:200], expected=expected)
@@ -137,141 +139,14 @@ class Vocabulary:
             DataError: the file cannot be read or is not JSON.
             CheckpointError: the file holds something else.
         """
-        with _naming(path):
-            return cls.from_dict(read_json(path))
+        with naming(path):
+            return cls.from_dict(load_strings(path, "vocabulary", "tokens"))
 
 
-class LabelSet:
-    """The classes: a number for each label, in sorted order (as numbers, if all labels are whole numbers).
-
-    Args:
-        labels: the labels; repetitions are fine.
-
-    Raises:
-        DataError: there is no label.
-
-    Example:
-        >>> labels = LabelSet(["10", "9", "10"])
-        >>> labels.names, labels.encode("10")
-        (('9', '10'), 1)
-    """
-
-    def __init__(self, labels: Iterable[str]) -> None:
-        different = set(labels)
-        if not different:
-            raise DataError(explain("there are no labels.", advice="give examples with labels"))
-        numeric = all(_INTEGER.fullmatch(label) for label in different)
-        self.names: tuple[str, ...] = tuple(sorted(different, key=_by_number if numeric else _by_spelling))
-        self._ids = {label: number for number, label in enumerate(self.names)}
-
-    def encode(self, label: str, *, path: object = None, line: int | None = None) -> int:
-        """The number of a label.
-
-        Args:
-            label: the label.
-            path: the file it stands in, for the message.
-            line: its line there, for the message.
-
-        Raises:
-            DataError: the label is not known.
-        """
-        number = self._ids.get(label)
-        if number is None:
-            near = difflib.get_close_matches(label, self.names, n=1, cutoff=0.5)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
-            more = len(self.names) - _SHOWN_LABELS
-            expected = "one of " + ", ".join(self.names[:_SHOWN_LABELS]) + (f" and {more} more" if more > 0 else "")
-            what = f"unknown label '{label[:80]}'.{hint}"
-            advice = "correct the label, or train on data that has it"
-            raise DataError(explain(what, expected=expected, advice=advice), path=path, line=line)
-        return number
-
-    def decode(self, number: int) -> str:
-        """The label of a number."""
-        return self.names[number]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __contains__(self, label: object) -> bool:
-        return label in self._ids
-
-    def __eq__(self, other: object) -> bool:
-        return self.names == other.names if isinstance(other, LabelSet) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self.names)
-
-    def __repr__(self) -> str:
-        return f"LabelSet({len(self)} labels)"
-
-    def to_dict(self) -> dict[str, Any]:
-        """The labels as JSON values."""
-        return {"labels": list(self.names)}
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> LabelSet:
-        """The labels that :meth:`to_dict` wrote.
-
-        Raises:
-            CheckpointError: `content` is something else.
-        """
-        labels = _strings("set of labels", "labels", content)
-        if not labels or list((made := cls(labels)).names) != labels:
-            expected = "labels in sorted order, at least one"
-            raise CheckpointError(explain("this is not a saved set of labels.", got=repr(labels)[:200], expected=expected))
-        return made
-
-    def save(self, path: StrPath) -> None:
-        """Write the labels as JSON, atomically.
-
-        Raises:
-            DataError: the file cannot be written.
-        """
-        write_json(path, self.to_dict())
-
-    @classmethod
-    def load(cls, path: StrPath) -> LabelSet:
-        """Read the labels that :meth:`save` wrote.
-
-        Raises:
-            DataError: the file cannot be read or is not JSON.
-            CheckpointError: the file holds something else.
-        """
-        with _naming(path):
-            return cls.from_dict(read_json(path))
-
-
-def _by_number(label: str) -> tuple[int, str]:
-    return int(label), label
-
-
-def _by_spelling(label: str) -> tuple[int, str]:
-    return 0, label
-
-
-def _strings(kind: str, key: str, content: object) -> list[str]:
-    """The list under `key`, checked: strings, none empty, none twice."""
-    expected = f'{{"{key}": [strings, none empty, none twice]}}'
-    if not isinstance(content, Mapping) or content.keys() != {key}:
-        got = f"keys {', '.join(map(repr, content))}"[:200] if isinstance(content, Mapping) else type(content).__name__
-        raise CheckpointError(explain(f"this is not a saved {kind}.", got=got, expected=expected))
-    strings = content[key]
-    if not isinstance(strings, list):
-        raise CheckpointError(explain(f"this is not a saved {kind}.", got=type(strings).__name__, expected=expected))
-    seen: set[str] = set()
-    for number, string in enumerate(strings):
-        if not isinstance(string, str) or not string or string in seen:
-            got = f"{string!r:.80} at position {number}"
-            raise CheckpointError(explain(f"this is not a saved {kind}.", got=got, expected=expected))
-        seen.add(string)
-    return list(strings)
-
-
-@contextmanager
-def _naming(path: StrPath) -> Iterator[None]:
-    """Put the file's name before a message about what it holds."""
-    try:
-        yield
-    except CheckpointError as error:
-        raise CheckpointError(f"{shown_path(path)}: {error}") from error
+def _without_the_rarest(counts: Counter[str]) -> Counter[str]:
+    """The tokens that are more frequent than others, at most half of what is held."""
+    least = 1
+    while len(counts) > MAX_COUNTED // 2:
+        counts = Counter({token: count for token, count in counts.items() if count > least})
+        least *= 2
+    return counts

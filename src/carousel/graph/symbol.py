@@ -11,6 +11,9 @@ from carousel.graph.kinds import Constant, Elementwise, Kind
 from carousel.graph.node import Node, Place, here
 from carousel.graph.shapes import Shape, ShapeProblem, show
 
+# A loop in a cell's step that an option makes endless ends here, in about a second.
+MAX_OPERATIONS = 20_000
+
 
 def cell_error(message: str, place: Place | None, advice: str | None = None) -> CellError:
     """An error about a cell's equations, with the line that made it."""
@@ -47,6 +50,8 @@ class Builder:
         """
         key = (kind, args)
         if key not in self._known:
+            if len(self._known) == MAX_OPERATIONS:
+                raise cell_error(f"the step has more than {MAX_OPERATIONS:,} operations.", place, "write a smaller step")
             self._known[key] = Node(kind, args, kind.shape(*args), kind.rows(*args), place=place)
         return self._known[key]
 

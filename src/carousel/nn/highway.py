@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from carousel.errors import ConfigError
+from carousel.nn.linear import Linear
 
 
 class Highway(nn.Module):
@@ -26,7 +27,7 @@ class Highway(nn.Module):
         super().__init__()
         if not isinstance(size, int):
             raise ConfigError(f"Recurrent: skip='highway' needs outputs with one axis; these have {size}")
-        self.gate = nn.Linear(size, size, device=device, dtype=dtype)
+        self.gate = Linear(size, size, device=device, dtype=dtype)
 
     def forward(self, old: Tensor, new: Tensor) -> Tensor:
         """Mix (rows, O) and (rows, O)."""

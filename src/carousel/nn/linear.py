@@ -35,7 +35,8 @@ class Linear(nn.Linear):
     r"""``y = x W^T + b``, a drop-in for :class:`torch.nn.Linear`: the same arguments, parameters, start and results.
 
     Large products in float32 and float64 on a CPU, forwards and backwards, are done by whatever is measured to be fastest
-    there: our kernels, torch's or oneDNN's. The measurement is kept in the cache folder; results differ by rounding only.
+    there: our kernels, torch's or oneDNN's. The measurement is kept in the cache folder; results differ by rounding only, and
+    in training, where the kernels are ours, not at all.
     Everything else is torch's: other devices and types, autocast, ``torch.compile``, ``torch.func``, and the second derivative.
 
     Args:

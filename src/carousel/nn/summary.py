@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from carousel.nn.linear import Linear
 from carousel.nn.recurrent import Recurrent
 from carousel.nn.settings import check_whole
 
@@ -137,8 +138,8 @@ class AttentionSummary(nn.Module):
         size = self.output_size if attention_size is None else attention_size
         check_whole("AttentionSummary", "attention_size", size, 1)
         weight = next(recurrent.parameters())
-        self.project = nn.Linear(self.output_size, size, device=weight.device, dtype=weight.dtype)
-        self.context = nn.Linear(size, 1, bias=False, device=weight.device, dtype=weight.dtype)
+        self.project = Linear(self.output_size, size, device=weight.device, dtype=weight.dtype)
+        self.context = Linear(size, 1, bias=False, device=weight.device, dtype=weight.dtype)
 
     def forward(self, output: Float[Tensor, "B T F"], lengths: Int[Tensor, " B"]) -> Summary:
         """Summarise.

@@ -13,25 +13,36 @@ from carousel.training.device import choose_device
 from carousel.training.result import Measured, TrainableModel, TrainingResult
 
 if TYPE_CHECKING:
+    from carousel.training.batch_size import find_batch_size
     from carousel.training.checkpoint import load_checkpoint, save_checkpoint
     from carousel.training.curves import draw_learning_curve
+    from carousel.training.distributed import process_count
+    from carousel.training.learning_rate import RateTest, find_lr
     from carousel.training.loop import train
 
 __all__ = [
     "Measured",
+    "RateTest",
     "TrainableModel",
     "TrainingConfig",
     "TrainingResult",
     "choose_device",
     "draw_learning_curve",
+    "find_batch_size",
+    "find_lr",
     "load_checkpoint",
+    "process_count",
     "save_checkpoint",
     "train",
 ]
 
 _HOMES = {
+    "RateTest": "learning_rate",
     "draw_learning_curve": "curves",
+    "find_batch_size": "batch_size",
+    "find_lr": "learning_rate",
     "load_checkpoint": "checkpoint",
+    "process_count": "distributed",
     "save_checkpoint": "checkpoint",
     "train": "loop",
 }

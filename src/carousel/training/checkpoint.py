@@ -1,10 +1,11 @@
 """Checkpoints without pickle: a directory of safetensors and JSON.
 
-A checkpoint is a nested dictionary. On disk it is a directory of three files:
+A checkpoint is a nested dictionary. On disk it is a directory of four files:
 
 - ``model.safetensors``: the entry ``state_dict``, the weights under the model's own parameter names;
 - ``trainer.safetensors``: all other tensors, named by their path in the dictionary;
-- ``trainer.json``: all the rest, with ``format``, ``version`` and the dictionary under ``state``.
+- ``trainer.json``: all the rest, with ``format``, ``version`` and the dictionary under ``state``;
+- ``manifest.json``: size and SHA-256 of each; see :mod:`carousel.training.manifest`.
 
 What JSON cannot say is written as an object with one key that starts with ``$``:
 
@@ -15,7 +16,8 @@ What JSON cannot say is written as an object with one key that starts with ``$``
     {"$dict": [[KEY, VALUE], ...]}        keys that are not strings, or that start with $
     {"$ordered": [[KEY, VALUE], ...]}     an OrderedDict
 
-Anything else is an error when it is saved, so that nothing is lost in silence. Reading runs no code.
+Anything else is an error when it is saved, so that nothing is lost in silence. Reading runs no code, compares every byte
+with its hash first, and needs about twice the room of the files.
 """
 
 from __future__ import annotations
@@ -32,26 +34,35 @@ import torch
 from torch import Tensor
 
 from carousel.errors import CheckpointError, explain
-from carousel.training.files import replace_directory, settle_directory, write_flushed
+from carousel.files import replace_directory, settle_directory
+from carousel.training.manifest import MAX_JSON_BYTES, DamagedError, read_json_bytes, read_manifest, read_sealed, seal
 
-__all__ = ["load_checkpoint", "load_weights", "save_checkpoint"]
+__all__ = ["load_checkpoint", "load_weights", "one_before", "save_checkpoint"]
 
 FORMAT = "carousel-checkpoint"
-VERSION = 1
+VERSION = 2
 WEIGHTS = "model.safetensors"
 TENSORS = "trainer.safetensors"
 REST = "trainer.json"
 
 
-def save_checkpoint(directory: Path, checkpoint: Mapping[str, Any]) -> None:
+def one_before(directory: Path) -> Path:
+    """Where the checkpoint that a newer one has replaced is kept."""
+    return directory.with_name(f".{directory.name}.before")
+
+
+def save_checkpoint(directory: Path, checkpoint: Mapping[str, Any], *, keep: bool = False) -> None:
     """Write a checkpoint as a directory, all of it or nothing. An older one is kept until the new one is complete.
 
     Args:
         directory: where; its parents are made.
         checkpoint: the dictionary. Its entry ``state_dict``, if there is one, holds the weights by name. Not changed.
+        keep: whether the older one is kept even then, hidden beside it; see :func:`one_before`.
 
     Raises:
-        CheckpointError: a value of a type that cannot be stored; the message names its path in the dictionary.
+        CheckpointError: a value of a type that cannot be stored (the message names its path in the dictionary), or texts
+            and lists of more than 16 MiB.
+        OutputError: the directory cannot be written; the older checkpoint is still there.
     """
     packed = _Packer()
     state: dict[str, Any] = {}
@@ -63,38 +74,43 @@ def save_checkpoint(directory: Path, checkpoint: Mapping[str, Any]) -> None:
         else:
             state[name] = packed.pack(value, name)
     header = {"format": FORMAT, "version": VERSION, "torch": torch.__version__, "state": state}
-    text = json.dumps(header, allow_nan=False, ensure_ascii=False, indent=1)
-
-    def fill(new: Path) -> None:
-        write_flushed(new / WEIGHTS, safetensors.torch.save(_unshared(weights)))
-        write_flushed(new / TENSORS, safetensors.torch.save(_unshared(packed.tensors)))
-        write_flushed(new / REST, text.encode())
-
-    replace_directory(Path(directory), fill)
+    text = json.dumps(header, allow_nan=False, ensure_ascii=False, indent=1).encode()
+    if len(text) > MAX_JSON_BYTES:
+        what = "the checkpoint holds too long texts or lists: it could not be read again."
+        raise CheckpointError(explain(what, got=f"{len(text)} bytes", expected=f"at most {MAX_JSON_BYTES}"))
+    contents = {
+        WEIGHTS: safetensors.torch.save(_unshared(weights)),
+        TENSORS: safetensors.torch.save(_unshared(packed.tensors)),
+        REST: text,
+    }
+    directory = Path(directory)
+    replace_directory(directory, lambda new: seal(new, contents), previous=one_before(directory) if keep else None)
 
 
 def load_checkpoint(directory: Path) -> dict[str, Any]:
     """Read a checkpoint that :func:`save_checkpoint` wrote. Tensors come to the CPU.
 
+    Args:
+        directory: the checkpoint. An exchange with a newer one that was cut short is finished first.
+
     Raises:
         CheckpointError: a file is missing, damaged, or from a later version; the message names it.
+        OutputError: an exchange was cut short, and the directory may not be changed.
     """
     directory = Path(directory)
-    settle_directory(directory)
-    try:
-        header = json.loads(_read(directory, REST).decode())
-    except ValueError as error:
-        raise _unreadable(directory, REST, str(error)) from error
+    settle_directory(directory, one_before(directory))
+    manifest = read_manifest(directory)
+    header = read_json_bytes(directory, REST, read_sealed(directory, REST, manifest))
     if not isinstance(header, dict) or header.get("format") != FORMAT or not isinstance(header.get("state"), dict):
         raise _unreadable(directory, REST, f"no {FORMAT}")
     if header.get("version") != VERSION:
         what = f"the checkpoint {directory} has version {header.get('version')}; this carousel reads version {VERSION}."
         raise CheckpointError(explain(what, advice="use the carousel that wrote it, or a newer one"))
-    weights = load_weights(directory)
-    tensors = _read_tensors(directory, TENSORS)
+    weights = _read_tensors(directory, WEIGHTS, manifest)
+    tensors = _read_tensors(directory, TENSORS, manifest)
     try:
         state: dict[str, Any] = {name: _unpack(value, tensors, weights) for name, value in header["state"].items()}
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise _unreadable(directory, REST, f"{type(error).__name__}: {error}") from error
     return state
 
@@ -102,10 +118,14 @@ def load_checkpoint(directory: Path) -> dict[str, Any]:
 def load_weights(directory: Path) -> dict[str, Tensor]:
     """Read the weights of a checkpoint, by the model's parameter names, on the CPU.
 
+    Args:
+        directory: the checkpoint.
+
     Raises:
         CheckpointError: the file is missing or damaged.
     """
-    return _read_tensors(Path(directory), WEIGHTS)
+    directory = Path(directory)
+    return _read_tensors(directory, WEIGHTS, read_manifest(directory))
 
 
 class _Packer:
@@ -155,13 +175,17 @@ def _unpack(value: Any, tensors: Mapping[str, Tensor], weights: Mapping[str, Ten
     tag = next(iter(value), "")
     if not tag.startswith("$"):
         return {key: _unpack(item, tensors, weights) for key, item in value.items()}
+    if len(value) > 1:
+        raise ValueError(f"{tag} among other keys")
     content = value[tag]
     if tag == "$tensor":
         return tensors[content]
-    if tag == "$weights":
-        return OrderedDict((name, weights[name]) for name in content)
     if tag == "$float":
         return float(content)
+    if not isinstance(content, list):
+        raise ValueError(f"no list under {tag}")
+    if tag == "$weights":
+        return OrderedDict((name, weights[name]) for name in content)
     items = _unpack(content, tensors, weights)
     if tag == "$tuple":
         return tuple(items)
@@ -191,26 +215,19 @@ def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return apart
 
 
-def _read(directory: Path, name: str) -> bytes:
-    try:
-        return (directory / name).read_bytes()
-    except OSError as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
-        raise _unreadable(directory, name, reason) from error
-
-
-def _read_tensors(directory: Path, name: str) -> dict[str, Tensor]:
-    data = _read(directory, name)
+def _read_tensors(directory: Path, name: str, manifest: Mapping[str, tuple[int, str]]) -> dict[str, Tensor]:
+    data = read_sealed(directory, name, manifest)
     try:
         return safetensors.torch.load(data)
-    except Exception as error:  # the reader's errors have no common base
+    except BaseException as error:  # the reader's errors have no common base, and a panic of it is no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise _unreadable(directory, name, f"{len(data)} bytes; {error}") from error
 
 
 def _unreadable(directory: Path, name: str, reason: str) -> CheckpointError:
-    what = f"the checkpoint {directory} is damaged or incomplete: {name} cannot be read."
-    advice = "continue from another checkpoint of the run (a copy of best/ in the place of last/), or train again"
-    return CheckpointError(explain(what, got=reason, advice=advice))
+    what = f"the checkpoint {directory} cannot be used: {name} does not hold what it should."
+    return DamagedError(explain(what, got=reason, advice="continue from another checkpoint of the run, or train again"))
 
 
 def _unstorable(value: object, path: str) -> CheckpointError:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from carousel.training.files import write_file
+from carousel.files import write_file
 
 __all__ = ["draw_learning_curve"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -45,7 +46,7 @@ def build_optimizer(config: TrainingConfig, parameters: Iterable[Tensor], *, sca
     return CLASSES[config.optimizer](wanted, **options)
 
 
-def clip_gradients(parameters: list[Tensor], *, value: float | None, norm: float | None) -> None:
+def clip_gradients(parameters: list[Tensor], *, value: float | None, norm: float | None) -> Tensor:
     """Cut every component to `value`, then scale the whole to 2-norm `norm`. Both bounds hold afterwards.
 
     Args:
@@ -53,14 +54,32 @@ def clip_gradients(parameters: list[Tensor], *, value: float | None, norm: float
         value: bound of each component; None for none.
         norm: bound of the 2-norm over all parameters together; None for none.
 
+    Returns:
+        Scalar, the 2-norm over all parameters before: not finite if a component is not. On the CPU nothing is cut then.
+
     Example:
         >>> weight = torch.zeros(2, requires_grad=True)
         >>> weight.grad = torch.tensor([3.0, 0.4])
-        >>> clip_gradients([weight], value=0.3, norm=None)
+        >>> round(clip_gradients([weight], value=0.3, norm=None).item(), 3)
+        3.027
         >>> weight.grad
         tensor([0.3000, 0.3000])
     """
+    before = total = _norm(parameters)
+    if before.device.type == "cpu" and not math.isfinite(before.item()):
+        return before  # scaling by it would spread what is bad over all gradients
     if value is not None:
         torch.nn.utils.clip_grad_value_(parameters, value)
+        total = _norm(parameters) if norm is not None else total
     if norm is not None:
-        torch.nn.utils.clip_grad_norm_(parameters, norm)
+        torch.nn.utils.clip_grads_with_norm_(parameters, norm, total)
+    return before
+
+
+def _norm(parameters: list[Tensor]) -> Tensor:
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    dense = [gradient.coalesce().values() if gradient.is_sparse else gradient for gradient in gradients]
+    norm = torch.nn.utils.get_total_norm(dense)
+    if norm.device.type == "cpu" and not math.isfinite(norm.item()):
+        norm = torch.nn.utils.get_total_norm([gradient.double() for gradient in dense])  # the squares may have overflowed
+    return norm

@@ -24,16 +24,24 @@ class Measured:
         items: how many items (examples, tokens: what the loss is a mean of) the batch holds.
         tokens: how many real tokens the batch holds. They count the speed.
         sums: for each metric, its sum over the items, for example ``{"accuracy": number of correct items}``.
+        rate: the share of the learning rate that the step uses; with several batches a step, that of the last one counts.
     """
 
     loss: Tensor
     items: int
     tokens: int
     sums: Mapping[str, Tensor | float] = field(default_factory=dict)
+    rate: float = 1.0
 
 
 class TrainableModel(Protocol):
-    """A ``torch.nn.Module`` with one method more. It decides what the loss and the metrics are."""
+    """A ``torch.nn.Module`` with one method more. It decides what the loss and the metrics are.
+
+    Three further methods are used where a model has them. ``run_state()`` gives what it carries from batch to batch beside
+    its weights (plain values and tensors), which checkpoints keep, and ``load_run_state(state)`` takes it over, raising
+    ValueError if it is none of its own. ``derive(means)`` gives numbers that follow from the means of an epoch, by name,
+    for its row.
+    """
 
     def measure(self, batch: Any) -> Measured:
         """Return the loss and the metrics of one batch, in training and in validation alike."""
@@ -64,6 +72,7 @@ class TrainingResult:
         seconds: wall-clock seconds of training and validation, those before a resume included.
         interrupted: whether Ctrl-C ended the run.
         history: one row per finished epoch.
+        lr: the learning rate of the run: the one that was found where the option says auto.
     """
 
     best_epoch: int
@@ -73,3 +82,4 @@ class TrainingResult:
     seconds: float
     interrupted: bool
     history: list[dict[str, float]]
+    lr: float

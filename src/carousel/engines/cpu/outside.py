@@ -4,6 +4,8 @@ Which one is fastest differs between CPUs: MKL holds some to half their speed, a
 the first large product of a class of sizes is timed with each, and the choice is kept in ``products.json`` beside the compiled
 code. Ours is taken unless another is clearly faster, since its bits depend neither on the number of threads nor on the other
 rows. A choice changes results by rounding only: between machines, and where a cache is lost, the last bits may differ.
+Inside :func:`same_bits`, as in training, nothing is chosen: the result is then the same for any number of threads, whatever
+was measured before.
 
 All tensors are on the CPU, of one floating type, without gradient: this is what stands under autograd, not on it.
 """
@@ -16,8 +18,8 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +210,30 @@ def outer(g: Tensor, x: Tensor, *, total: Tensor | None = None) -> Tensor:
     return _chosen(name, (rows, units, x.shape[1]), _OUTER, _rows(g), _rows(x), total)
 
 
+@contextmanager
+def same_bits() -> Iterator[None]:
+    """Compute inside with the same bits for any number of threads, and in every process on this kind of machine.
+
+    Large products are our own. Torch gets one thread, since with several the bits of its sums, and even of its exponential
+    functions, depend on where it divides the work; our kernels keep as many threads as torch had.
+    """
+    global _fixed
+    before, _fixed = _fixed, True
+    try:
+        with threads.apart_from_torch():
+            yield
+    finally:
+        _fixed = before
+
+
+def fixed() -> bool:
+    """Whether we are inside :func:`same_bits`."""
+    return _fixed
+
+
+_fixed = False
+
+
 # --- the choice -------------------------------------------------------------------------------------------------------
 
 _Class = tuple[str, torch.dtype, int, int, int, int]
@@ -217,6 +243,8 @@ _process = os.getpid()
 
 
 def _chosen(name: str, shape: tuple[int, int, int], among: dict[str, Callable[..., Tensor]], *args: Any) -> Tensor:
+    if _fixed:
+        return among["own"](*args)
     rows, inner, units = shape
     like: Tensor = args[0]
     # Sizes between two powers of two are one class.

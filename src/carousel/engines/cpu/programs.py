@@ -105,12 +105,12 @@ def programs(step: Step) -> Programs:
     return found
 
 
-@functools.lru_cache(maxsize=256)
-def _why_not(step: Step) -> str | None:
-    both = plan(step)
-    return unsupported(schedule(forward_program(step))) or unsupported(schedule(both.backward))
+_reasons: weakref.WeakKeyDictionary[Step, str | None] = weakref.WeakKeyDictionary()
 
 
 def why_not(step: Step) -> str | None:
     """Why a step cannot run compiled, or None."""
-    return _why_not(step)
+    if step not in _reasons:
+        both = plan(step)
+        _reasons[step] = unsupported(schedule(forward_program(step))) or unsupported(schedule(both.backward))
+    return _reasons[step]

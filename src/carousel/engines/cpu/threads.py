@@ -13,7 +13,8 @@ import ctypes
 import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -216,8 +217,25 @@ def available() -> str:
 
 
 def default_threads() -> int:
-    """As many threads as torch uses."""
-    return torch.get_num_threads()
+    """As many threads as torch uses, or as it used where :func:`apart_from_torch` began."""
+    return _kept or torch.get_num_threads()
+
+
+@contextmanager
+def apart_from_torch() -> Iterator[None]:
+    """Leave torch one thread inside; our kernels keep as many as it had."""
+    global _kept
+    outer, had = _kept, torch.get_num_threads()
+    _kept = outer or had
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(had)
+        _kept = outer
+
+
+_kept = 0
 
 
 class _Table:
