@@ -36,6 +36,29 @@ def test_all_rows_of_the_kernels_run_and_are_right(tmp_path):
     assert any(what.startswith("memory gained in 50 ") for what in rows)
 
 
+def test_training_runs_against_plain_loops_and_is_right(tmp_path):
+    data, numbers = tmp_path / "train.tsv", tmp_path / "numbers.json"
+    lines = [f"{'good' if n % 3 else 'bad'}\t{' '.join(f'w{n * k % 17}' for k in range(1, 3 + n % 5))}" for n in range(300)]
+    data.write_text("label\ttext\n" + "\n".join(lines) + "\n")
+    script = KERNELS.with_name("training.py")
+    done = run(script, data, "--quick", "--threads", 1, "--hidden_size", 8, "--json", numbers)
+    assert done.returncode == 0, done.stderr
+    assert "all results are right" in done.stdout
+    rates = json.loads(numbers.read_text())["tokens_per_second"]
+    assert len(rates) == 3
+    assert all(rate > 0 for found in rates.values() for rate in found)
+
+
+def test_language_models_run_against_torch_and_are_right(tmp_path):
+    numbers = tmp_path / "numbers.json"
+    done = run(KERNELS.with_name("language_model.py"), "--quick", "--json", numbers)
+    assert done.returncode == 0, done.stderr
+    assert "all results are right" in done.stdout
+    rows = json.loads(numbers.read_text())["rows"]
+    assert [row["required"] for row in rows] == [1.6, 1.0, 3.0]
+    assert all(row[side]["median"] > 0 for row in rows for side in ("ours", "theirs"))
+
+
 def test_a_wrong_result_stops_the_benchmark(tmp_path):
     """The same program, with a sigmoid in the checking engine that is a little off."""
     spoiled = tmp_path / "spoiled.py"

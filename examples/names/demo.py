@@ -58,7 +58,7 @@ def main() -> None:
     console.print(f"which language is taken for which: {shown(given.out / 'confusion.png')}")
 
     console.rule("3. Ask: new names, and the characters that decided")
-    for name, answer in zip(NAMES, model.predict(NAMES), strict=True):
+    for name, answer in zip(NAMES, model.predict_records(NAMES), strict=True):
         show(console, name, answer)
 
     console.rule(f"Done in {time.perf_counter() - began:.0f} seconds. Now try")

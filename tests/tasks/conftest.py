@@ -10,6 +10,7 @@ from carousel.tasks import Classifier
 QUICK = {
     "hidden_size": 8,
     "embedding_size": 8,
+    "embedding_scale": 1.0,
     "epochs": 4,
     "lr": 0.02,
     "dropout": 0.1,

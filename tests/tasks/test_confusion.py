@@ -2,7 +2,7 @@
 
 import pytest
 
-from carousel.errors import DataError
+from carousel.errors import OutputError
 from carousel.tasks.confusion import Confusion, plot_confusion
 
 
@@ -27,5 +27,5 @@ def test_picture_is_written_for_any_number_of_labels(tmp_path, V):
 
 
 def test_picture_that_cannot_be_written_is_one_error(tmp_path):
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be written"):
         plot_confusion(Confusion(["a", "b"], [[1, 0], [0, 1]], loss=0.0), tmp_path / "missing" / "confusion.png")

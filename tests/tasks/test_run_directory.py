@@ -13,11 +13,10 @@ from carousel.tasks.run_directory import (
     check_destination,
     publish,
     read_config,
-    read_weights,
     stage,
     write_config,
-    write_weights,
 )
+from carousel.tasks.weights import read_weights, write_weights
 
 
 def names(folder: Path) -> list[str]:

@@ -16,7 +16,7 @@ from carousel.errors import ConfigError, explain, unknown_name
 if TYPE_CHECKING:
     from carousel.bench import Comparison, Work
 
-__all__ = ["run"]
+__all__ = ["parser", "run"]
 
 CELLS = "lstm,gru_reset_after,gru,elman,peephole_lstm"
 SHAPES = "100x32x256x256,200x16x64x64"
@@ -31,7 +31,7 @@ example: carousel bench --cells lstm,gru --shapes 100x32x256x256 --threads 1,2 -
 
 def run(arguments: Sequence[str]) -> int:
     """Run the verb on what follows it; 1 if any result is wrong."""
-    given = _parser().parse(arguments)
+    given = parser().parse(arguments)
     from carousel.bench import report, timing
     from carousel.bench.compare import compare
     from carousel.bench.work import Problem
@@ -73,21 +73,20 @@ def run(arguments: Sequence[str]) -> int:
     return int(wrong)
 
 
-def _parser() -> VerbParser:
-    parser = VerbParser("bench", "How fast cells run here, beside torch, ONNX Runtime and JAX.", EPILOG)
-    parser.add_argument("--cells", metavar="NAME,...", default=CELLS, help=f"cells of the library [{CELLS}]")
-    parser.add_argument("--shapes", metavar="TxBxIxH,...", default=None, help=f"steps, rows, inputs, units [{SHAPES}]")
-    parser.add_argument("--threads", metavar="N,...", default="1", help="how many each has [1]")
-    parser.add_argument("--mode", metavar="NAME,...", default="train", help="train, forward, step, ragged [train]")
-    parser.add_argument(
-        "--peers", metavar="NAME,...", default=None, help="with whom; a wrong name lists them [all but compile]"
-    )
-    parser.add_argument("--repeats", metavar="N", type=int, default=15, help="rounds [15]")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write all numbers here")
-    parser.add_argument("--plot", metavar="FILE.png", type=Path, help="draw a bar chart")
-    parser.add_argument("--markdown", action="store_true", help="print the table as a page of documentation has it")
-    parser.add_argument("--quick", action="store_true", help="one round of tiny sizes: only whether all is right")
-    return parser
+def parser() -> VerbParser:
+    """What the verb takes."""
+    made = VerbParser("bench", "How fast cells run here, beside torch, ONNX Runtime and JAX.", EPILOG)
+    made.add_argument("--cells", metavar="NAME,...", default=CELLS, help=f"cells of the library [{CELLS}]")
+    made.add_argument("--shapes", metavar="TxBxIxH,...", default=None, help=f"steps, rows, inputs, units [{SHAPES}]")
+    made.add_argument("--threads", metavar="N,...", default="1", help="how many each has [1]")
+    made.add_argument("--mode", metavar="NAME,...", default="train", help="train, forward, step, ragged [train]")
+    made.add_argument("--peers", metavar="NAME,...", default=None, help="with whom; a wrong name lists them [all but compile]")
+    made.add_argument("--repeats", metavar="N", type=int, default=15, help="rounds [15]")
+    made.add_argument("--json", metavar="FILE", type=Path, help="write all numbers here")
+    made.add_argument("--plot", metavar="FILE.png", type=Path, help="draw a bar chart")
+    made.add_argument("--markdown", action="store_true", help="print the table as a page of documentation has it")
+    made.add_argument("--quick", action="store_true", help="one round of tiny sizes: only whether all is right")
+    return made
 
 
 def _works(given: argparse.Namespace) -> list[Work]:

@@ -16,7 +16,7 @@ from carousel.errors import ConfigError, explain
 if TYPE_CHECKING:
     from carousel.graph import Cell
 
-__all__ = ["page", "run", "table"]
+__all__ = ["page", "parser", "run", "table"]
 
 FORMS = ("equations", "latex", "graph", "schedule", "backward", "loop", "llvm", "asm")
 COMPILED = ("loop", "llvm", "asm")
@@ -24,23 +24,7 @@ COMPILED = ("loop", "llvm", "asm")
 
 def run(arguments: Sequence[str]) -> int:
     """Run the verb on what follows it."""
-    parser = VerbParser("cells", "List the cells, or print the equations of one.")
-    parser.add_argument("name", metavar="NAME", nargs="?", help="a cell of the library, or of --code")
-    parser.add_argument(
-        "--emit",
-        choices=FORMS,
-        help="what to print of it: the equations (default), the same as LaTeX, the graph they become, how it is scheduled "
-        "over time, the backward step's schedule; of the compiled loop: its program, LLVM's language, assembly code",
-    )
-    parser.add_argument("--backward", action="store_true", help="the backward step's schedule, loop, llvm or asm")
-    parser.add_argument("--fuse", action="store_true", help="loop, llvm, asm: block by block, as for weights beyond the caches")
-    parser.add_argument("--cpu", metavar="NAME", help="llvm, asm: for another CPU than this machine's, by LLVM's name")
-    parser.add_argument("--dtype", choices=("float32", "float64"), help="llvm, asm: the type of numbers [float32]")
-    parser.add_argument("--code", metavar="FILE.py", help=CODE_HELP)
-    parser.add_argument("--input_size", metavar="N", type=int, default=128, help="I, for counting parameters [128]")
-    parser.add_argument("--hidden_size", metavar="N", type=int, default=128, help="H, for counting parameters [128]")
-    parser.add_argument("--markdown", action="store_true", help="the table and all equations as a page of documentation")
-    given = parser.parse(arguments)
+    given = parser().parse(arguments)
     if given.markdown:
         print(page(given.input_size, given.hidden_size), end="")
         return 0
@@ -58,6 +42,27 @@ def run(arguments: Sequence[str]) -> int:
     else:
         _describe(cell, given.input_size, given.hidden_size)
     return 0
+
+
+def parser() -> VerbParser:
+    """What the verb takes."""
+    made = VerbParser("cells", "List the cells, or print the equations of one.")
+    made.add_argument("name", metavar="CELL", nargs="?", help="a cell of the library, or of --code")
+    made.add_argument(
+        "--emit",
+        choices=FORMS,
+        help="what to print of it: the equations (default), the same as LaTeX, the graph they become, how it is scheduled "
+        "over time, the backward step's schedule; of the compiled loop: its program, LLVM's language, assembly code",
+    )
+    made.add_argument("--backward", action="store_true", help="the backward step's schedule, loop, llvm or asm")
+    made.add_argument("--fuse", action="store_true", help="loop, llvm, asm: block by block, as for weights beyond the caches")
+    made.add_argument("--cpu", metavar="NAME", help="llvm, asm: for another CPU than this machine's, by LLVM's name")
+    made.add_argument("--dtype", choices=("float32", "float64"), help="llvm, asm: the type of numbers [float32]")
+    made.add_argument("--code", metavar="FILE.py", help=CODE_HELP)
+    made.add_argument("--input_size", metavar="N", type=int, default=128, help="I, for counting parameters [128]")
+    made.add_argument("--hidden_size", metavar="N", type=int, default=128, help="H, for counting parameters [128]")
+    made.add_argument("--markdown", action="store_true", help="the table and all equations as a page of documentation")
+    return made
 
 
 def table(input_size: int, hidden_size: int) -> tuple[list[str], list[list[str]]]:

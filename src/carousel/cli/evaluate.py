@@ -9,18 +9,12 @@ from pathlib import Path
 from carousel.cli.console import print_table
 from carousel.cli.parsing import VerbParser, add_data_options, add_model_options
 
-__all__ = ["run"]
+__all__ = ["parser", "run"]
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run the verb on what follows it."""
-    parser = VerbParser("evaluate", "Measure a trained model on labelled data.")
-    parser.add_argument("directory", metavar="DIR", help="the run directory")
-    parser.add_argument("--data", metavar="FILE", required=True, help="labelled data; - reads stdin")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    add_data_options(parser)
-    add_model_options(parser)
-    given = parser.parse(arguments)
+    given = parser().parse(arguments)
 
     from carousel.cli.user_code import open_run
 
@@ -35,3 +29,14 @@ def run(arguments: Sequence[str]) -> int:
             [[name, str(value) if isinstance(value, int) else f"{value:.4f}"] for name, value in scores.items()],
         )
     return 0
+
+
+def parser() -> VerbParser:
+    """What the verb takes."""
+    made = VerbParser("evaluate", "Measure a trained model on labelled data.")
+    made.add_argument("directory", metavar="DIR", help="the run directory")
+    made.add_argument("--data", metavar="FILE", required=True, help="labelled data; - reads stdin")
+    made.add_argument("--json", action="store_true", help="print one JSON object")
+    add_data_options(made)
+    add_model_options(made)
+    return made

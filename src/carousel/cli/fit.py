@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from carousel.tasks.options import Option
     from carousel.tasks.run_directory import ConfigFile
 
-__all__ = ["run"]
+__all__ = ["make_model", "parse_options", "run", "task_parser"]
 
 # What a configuration holds besides the task's options. `code` is not among them on purpose.
 DATA_KEYS = ("train", "valid")
 NOTES = ("task", "carousel", "custom_cell", "cell_fingerprint")
+CONFIG_HELP = "options from a file, or from a recipe of the task by its name; the command line wins."
 FILES = {
     "train": "the data to learn from.",
     "valid": "the data to choose the best epoch on; without it, a tenth of the training data is held out.",
@@ -45,10 +46,23 @@ def run(arguments: Sequence[str]) -> int:
         overview.parse(arguments)
     name, rest = arguments[0], list(arguments[1:])
     task = load_task(name)
-    parser = _parser(name, task)
-    check_option_names(rest, parser._option_string_actions)
-    given = _parse(parser, task, rest, _base_values(name, task, parser, rest))
-    return _fit(name, task, given)
+    return _fit(name, task, parse_options(name, task, task_parser(name, task), rest))
+
+
+def parse_options(name: str, task: type[Estimator[Any]], parser: ArgumentParser, arguments: Sequence[str]) -> dict[str, Any]:
+    """Read options from the command line, the configuration file below it, and the run that goes on below that.
+
+    Args:
+        name: the task's name.
+        task: the task.
+        parser: what :func:`task_parser` made.
+        arguments: what follows the task's name.
+
+    Raises:
+        ConfigError: an unknown option or an impossible value; the message names where it stands.
+    """
+    check_option_names(arguments, parser._option_string_actions)
+    return _parse(parser, task, arguments, _base_values(name, task, parser, arguments))
 
 
 def _fit(name: str, task: type[Estimator[Any]], given: Mapping[str, Any]) -> int:
@@ -58,6 +72,21 @@ def _fit(name: str, task: type[Estimator[Any]], given: Mapping[str, Any]) -> int
             raise ConfigError(explain(f"fit {name} needs --{option}.", expected=FILES[option], advice=advice))
     if given["train"] is None:
         raise ConfigError(explain(f"fit {name} needs --train: the run was trained from Python.", expected=FILES["train"]))
+    model = make_model(task, given)
+    model.fit(given["train"], given["valid"], out=given["out"], overwrite=given["overwrite"], resume=given["resume"])
+    return _tell(name, model, given)
+
+
+def make_model(task: type[Estimator[Any]], given: Mapping[str, Any]) -> Estimator[Any]:
+    """The estimator that options ask for, with the user's own cell if they name one.
+
+    Args:
+        task: the task.
+        given: what :func:`parse_options` gave.
+
+    Raises:
+        ConfigError: impossible options, or a cell that is not there.
+    """
     options = {option.name: given[option.name] for option in task.option_list()}
     if given["code"] is not None:
         from carousel.cli.user_code import load_cell
@@ -69,9 +98,7 @@ def _fit(name: str, task: type[Estimator[Any]], given: Mapping[str, Any]) -> int
         raise ConfigError(
             explain(f"option cell: {options['cell']!r} is a cell of your own, not of the library.", advice=CODE_ADVICE)
         )
-    model = task(**options)
-    model.fit(given["train"], given["valid"], out=given["out"], overwrite=given["overwrite"], resume=given["resume"])
-    return _tell(name, model, given)
+    return task(**options)
 
 
 def _tell(name: str, model: Estimator[Any], given: Mapping[str, Any]) -> int:
@@ -96,7 +123,13 @@ def _number(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.4f}"
 
 
-def _parser(name: str, task: type[Estimator[Any]]) -> ArgumentParser:
+def task_parser(name: str, task: type[Estimator[Any]]) -> ArgumentParser:
+    """The parser of ``carousel fit NAME``: its files, and every option of the task.
+
+    Args:
+        name: the task's name.
+        task: the task.
+    """
     import jsonargparse
 
     # No value, wherever it comes from, may lead to an import outside of this library.
@@ -118,7 +151,7 @@ def _parser(name: str, task: type[Estimator[Any]]) -> ArgumentParser:
     files.add_argument("--out", metavar="DIR", type=str | None, help=FILES["out"])
     files.add_argument("--overwrite", type=bool, nargs="?", const=True, default=False, help="replace a run that is at --out.")
     files.add_argument("--resume", type=bool, nargs="?", const=True, default=False, help="go on with the run that is at --out.")
-    files.add_argument("--config", metavar="FILE.yaml", type=str | None, help="options from a file; the command line wins.")
+    files.add_argument("--config", metavar="FILE.yaml", type=str | None, help=CONFIG_HELP)
     files.add_argument("--code", metavar="FILE.py", type=str | None, help=CODE_HELP + ".")
     groups: dict[str, Any] = {}
     for item in task.option_list():
@@ -140,8 +173,9 @@ def _argument(option: Option) -> dict[str, Any]:
         return words | {"metavar": "{NAME: VALUE}", "help": said}
     choices = _choices(kind)
     plain = [part for part in typing.get_args(kind) or (kind,) if part is not type(None)]
-    letter = {int: "N", str: "NAME", float: "X", bool: "true|false"}
-    return words | {"metavar": "|".join(choices) or "|".join(letter.get(part, "X") for part in plain)}
+    letter = {int: "N", str: "FILE" if option.help.startswith("file ") else "NAME", float: "X", bool: "true|false"}
+    letters = [letter.get(part, "X") for part in plain if part in letter or not choices]
+    return words | {"metavar": "|".join([*letters, *choices])}
 
 
 def _is_mapping(kind: Any) -> bool:
@@ -186,7 +220,10 @@ def _base_values(name: str, task: type[Estimator[Any]], parser: ArgumentParser, 
     if known.resume.lower() == "true" and known.out and (Path(known.out) / CONFIG_FILE).is_file():
         values |= _checked(name, task, parser, read_config(Path(known.out) / CONFIG_FILE))
     if known.config is not None:
-        values |= _checked(name, task, parser, read_config(known.config))
+        from carousel.tasks.registry import recipe
+
+        shipped = None if Path(known.config).exists() else recipe(name, known.config)
+        values |= _checked(name, task, parser, read_config(shipped or known.config))
     return values
 
 

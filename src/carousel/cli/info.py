@@ -15,7 +15,7 @@ from carousel import __version__
 from carousel.cli.console import print_table
 from carousel.cli.parsing import VerbParser
 
-__all__ = ["run"]
+__all__ = ["parser", "run"]
 
 PACKAGES: tuple[str, ...] = ("torch", "numpy", "llvmlite", "lightning", "torchmetrics", "safetensors", "jsonargparse", "rich")
 PACKAGES += ("matplotlib", "tensorboard")
@@ -39,9 +39,7 @@ VARIABLES += ("CAROUSEL_ENGINE", "CAROUSEL_CPU", "CAROUSEL_CACHE", "CAROUSEL_DEB
 
 def run(arguments: Sequence[str]) -> int:
     """Run the verb on what follows it."""
-    parser = VerbParser("info", "Versions, processor, threads, and which engines work here.")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    given = parser.parse(arguments)
+    given = parser().parse(arguments)
     facts = _facts()
     if given.json:
         print(json.dumps(facts))
@@ -62,6 +60,13 @@ def run(arguments: Sequence[str]) -> int:
     ]
     print_table(["what", "here"], rows)
     return 0
+
+
+def parser() -> VerbParser:
+    """What the verb takes."""
+    made = VerbParser("info", "Versions, processor, threads, and which engines work here.")
+    made.add_argument("--json", action="store_true", help="print one JSON object")
+    return made
 
 
 def _facts() -> dict[str, Any]:

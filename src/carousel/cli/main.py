@@ -43,10 +43,21 @@ class Verb:
 VERBS = {
     "fit": Verb("carousel.cli.fit", "TASK --train FILE --out DIR", "train a model and keep it in a run directory"),
     "evaluate": Verb("carousel.cli.evaluate", "DIR --data FILE", "measure a trained model on labelled data"),
+    "compare": Verb("carousel.cli.compare", "RUN...", "put runs side by side: scores, time, size, settings that differ"),
+    "crossvalidate": Verb(
+        "carousel.cli.crossvalidate", "TASK --train FILE --out DIR", "train on all parts of the data but one, in turn"
+    ),
     "predict": Verb("carousel.cli.predict", "DIR [FILE|-]", "one prediction for every record of a file or of stdin"),
+    "encode": Verb("carousel.cli.encode", "DIR [FILE|-]", "one vector for every record, for search, clustering, plots"),
+    "generate": Verb("carousel.cli.generate", "DIR --prompt TEXT", "write on from a prompt, with a language model"),
+    "score": Verb("carousel.cli.score", "DIR [FILE|-]", "how likely sentences are; next words, blanks, validity"),
+    "vectors": Verb("carousel.cli.vectors", "DIR", "the word vectors of a language model: write, compare, measure"),
+    "init": Verb("carousel.cli.init", "TASK [FILE]", "write a configuration to start from, with every option explained"),
+    "check": Verb("carousel.cli.check", "FILE", "what a data file holds, and what is wrong with it"),
     "tasks": Verb("carousel.cli.tasks", "", "list the tasks, and the files they read"),
     "cells": Verb("carousel.cli.cells", "[NAME]", "list the cells, or print the equations of one"),
     "bench": Verb("carousel.cli.bench", "", "how fast cells run here, beside torch, ONNX Runtime and JAX"),
+    "completion": Verb("carousel.cli.completion", "SHELL", "a script that completes this command in bash, zsh or fish"),
     "info": Verb("carousel.cli.info", "", "versions, processor, threads, and which engines work here"),
 }
 

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from carousel.errors import ConfigError, explain
 
-__all__ = ["CODE_HELP", "VerbParser", "add_data_options", "add_model_options", "check_option_names"]
+__all__ = ["CODE_HELP", "VerbParser", "add_data_options", "add_field_options", "add_model_options", "check_option_names"]
 
 CODE_HELP = "a Python file of yours that defines the cell; it is run"
 
@@ -69,8 +69,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say how a data file is written; None keeps what the model was trained with."""
-    group = parser.add_argument_group("data file")
+    add_field_options(parser.add_argument_group("data file"))
+
+
+def add_field_options(parser: argparse._ActionsContainer) -> None:
+    """Add the options that say how a file is written and where in it things stand."""
     how = "how the file is written; by default its suffix or first line tells"
-    group.add_argument("--format", choices=["tsv", "csv", "jsonl", "txt"], help=how)
-    group.add_argument("--text_field", metavar="NAME", help="column or key of the text")
-    group.add_argument("--label_field", metavar="NAME", help="column or key of the label")
+    parser.add_argument("--format", choices=["tsv", "csv", "jsonl", "txt", "ts"], help=how)
+    parser.add_argument("--text_field", metavar="NAME", help="column or key of the text")
+    parser.add_argument("--label_field", metavar="NAME", help="column or key of the label")

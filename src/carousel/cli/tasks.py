@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from carousel.cli.console import print_table
 from carousel.cli.parsing import VerbParser
 
-__all__ = ["run"]
+__all__ = ["parser", "run"]
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run the verb on what follows it."""
-    VerbParser("tasks", "List the tasks, and the files they read.").parse(arguments)
+    parser().parse(arguments)
 
     from carousel.tasks import TASKS
 
@@ -21,3 +21,8 @@ def run(arguments: Sequence[str]) -> int:
         [[name, f"carousel.tasks.{task.class_name}", task.summary, task.reads] for name, task in TASKS.items()],
     )
     return 0
+
+
+def parser() -> VerbParser:
+    """What the verb takes."""
+    return VerbParser("tasks", "List the tasks, and the files they read.")

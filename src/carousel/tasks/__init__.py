@@ -6,7 +6,8 @@
 
     model = Classifier(cell="gru", hidden_size=64).fit("train.tsv", "valid.tsv", out="runs/mine")
     model.evaluate("test.tsv")
-    model.predict(["a moving film"])
+    model.predict(["a moving film"])            # array(['positive'], ...)
+    model.predict_records(["a moving film"])    # with probabilities and attention
 
 Importing this package is cheap: a task's module is imported when its class is asked for.
 """
@@ -20,8 +21,10 @@ from carousel.tasks.registry import TASKS, TaskEntry, load_task
 if TYPE_CHECKING:
     from carousel.tasks.base import Estimator
     from carousel.tasks.classify import Classifier
+    from carousel.tasks.cross_validation import cross_validate
+    from carousel.tasks.lm import LanguageModel
 
-__all__ = ["TASKS", "Classifier", "Estimator", "TaskEntry", "load_task"]
+__all__ = ["TASKS", "Classifier", "Estimator", "LanguageModel", "TaskEntry", "cross_validate", "load_task"]
 
 
 def __getattr__(name: str) -> Any:
@@ -29,6 +32,10 @@ def __getattr__(name: str) -> Any:
         from carousel.tasks.base import Estimator
 
         return Estimator
+    if name == "cross_validate":
+        from carousel.tasks.cross_validation import cross_validate
+
+        return cross_validate
     for entry in TASKS.values():
         if entry.class_name == name:
             return entry.load()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import abc
-import dataclasses
-import inspect
 import os
 import shutil
 import sys
@@ -13,19 +11,26 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar, cast
 
 from carousel import __version__
-from carousel.errors import CheckpointError, ConfigError, NotFittedError, explain
+from carousel.errors import CheckpointError, ConfigError, explain
 from carousel.tasks import run_directory as disk
-from carousel.tasks.cell_choice import choose_cell, describe_cell, restore_cell
-from carousel.tasks.options import Option, check_names, describe
-from carousel.training import TrainableModel, TrainingConfig
+from carousel.tasks.answers import Answering
+from carousel.tasks.cell_choice import describe_cell, restore_cell
+from carousel.tasks.labels import LabelForm, fit_arguments
+from carousel.tasks.parameters import Parameters
+from carousel.tasks.weights import build_checked, check_sizes, outline_of, read_weights, write_weights
+from carousel.training import TrainableModel
+from carousel.training.config import MAY_CHANGE
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import nn
 
     from carousel.graph import Cell
+    from carousel.tasks.evaluation import Evaluation, Kind
     from carousel.training import TrainingResult
 
 __all__ = ["Estimator", "PathLike", "Prepared"]
@@ -33,7 +38,7 @@ __all__ = ["Estimator", "PathLike", "Prepared"]
 PathLike = str | os.PathLike[str]
 Inputs = TypeVar("Inputs")
 # What may differ between the saved run and the one that goes on: nothing that shapes the network or its inputs.
-FREE_WHEN_RESUMING = frozenset({"epochs", "max_minutes", "patience", "threads", "device", "progress", "engine", "trainer"})
+FREE_WHEN_RESUMING = frozenset({*MAY_CHANGE, "engine"})
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class Prepared(Generic[Inputs]):
     sources: dict[str, str | None]
 
 
-class Estimator(abc.ABC, Generic[Inputs]):
+class Estimator(Parameters, Answering, Generic[Inputs]):
     """A task with its verbs. A subclass says what its records, its network and its metrics are.
 
     Every option is a keyword; :meth:`option_list` lists them, ``help(CLASS)`` shows them. Names that end in ``_`` exist
@@ -64,96 +69,92 @@ class Estimator(abc.ABC, Generic[Inputs]):
     """
 
     task: ClassVar[str]
-    options_type: ClassVar[type]
-    training_defaults: ClassVar[Mapping[str, Any]] = {}
 
     inputs_: Inputs
     network_: nn.Module
     result_: TrainingResult
     scores_: dict[str, float]
 
-    def __init_subclass__(cls) -> None:
-        parameters = [
-            inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=option.type)
-            for option in cls.option_list()
-        ]
-        cls.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-
-    # The options of two dataclasses, flat; a name that is in neither raises, so that no typo is swallowed.
-    def __init__(self, **options: Any) -> None:
-        known = self.option_list()
-        check_names(list(options), [option.name for option in known], where=type(self).__name__)
-        values = {option.name: option.default for option in known} | options
-        self.options = self.options_type(**{f.name: values[f.name] for f in dataclasses.fields(self.options_type)})
-        self.training = TrainingConfig(**{f.name: values[f.name] for f in dataclasses.fields(TrainingConfig)})
-        self.cell: Cell = choose_cell(self.options.cell, self.options.cell_options)
-        self._device = self.training.device
-
-    @classmethod
-    def option_list(cls) -> tuple[Option, ...]:
-        """All options of this task with type, default and help."""
-        return describe(cls.options_type) + describe(TrainingConfig, group="training", defaults=cls.training_defaults)
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002 - the argument is scikit-learn's protocol
-        """All options by name, as given or by default."""
-        return {
-            item.name: getattr(holder, item.name)
-            for holder in (self.options, self.training)
-            for item in dataclasses.fields(holder)
-        }
-
-    def set_params(self, **options: Any) -> Self:
-        """Change options; what was fitted is kept until the next :meth:`fit`.
-
-        Raises:
-            ConfigError: an unknown option or an impossible value.
-        """
-        fresh = type(self)(**(self.get_params() | options))
-        self.options, self.training, self.cell, self._device = fresh.options, fresh.training, fresh.cell, fresh._device
-        return self
-
     def fit(
-        self, train: Any, valid: Any = None, *, out: PathLike | None = None, overwrite: bool = False, resume: bool = False
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        valid: Any = None,
+        out: PathLike | None = None,
+        overwrite: bool = False,
+        resume: bool = False,
     ) -> Self:
-        """Train on `train`, choosing the best epoch on `valid`.
+        """Train, choosing the best epoch on validation data.
+
+        Both ``fit(train, valid)`` and scikit-learn's ``fit(X, y)`` are understood: items without labels of their own make
+        `y` their labels.
 
         Args:
-            train: a file, or a list of records.
-            valid: a file or a list; None holds out a tenth of `train`, always the same one for the same seed.
+            X: what to learn from: a file, or a list of pairs (item, label), or a list of items.
+            y: labels of the items, or data to validate on like `valid`.
+            valid: a file, a list of pairs or a tuple (items, labels); None holds out a tenth of `X`, always the same one
+                for the same seed.
             out: the run directory; None keeps nothing on disk.
             overwrite: replace a run that is at `out`. It stays until the new one has saved its first checkpoint.
             resume: go on from the last checkpoint at `out`, as if training had never stopped.
 
         Returns:
-            This estimator. `result_` tells how training went, `scores_` how it measures on `valid`.
+            This estimator. `result_` tells how training went, `scores_` how it measures on the validation data.
 
         Raises:
             ConfigError: `out` cannot be used, or an option differs from the run to resume.
             DataError: a file cannot be read; the message names file and line.
             TrainingError: training cannot go on; checkpoints saved before stay.
         """
+        train, check, form = fit_arguments(X, y, valid, numbers=self.sklearn_kind == "regressor")
         if out is not None:
-            self._fit_into(Path(out), train, valid, overwrite=overwrite, resume=resume)
+            self._fit_into(Path(out), train, check, form, overwrite=overwrite, resume=resume)
         elif resume:
             raise ConfigError(explain("resume needs the run directory.", advice="fit(..., out=DIR, resume=True)"))
         else:
             with tempfile.TemporaryDirectory(prefix="carousel-") as scratch:
-                self._fit_into(Path(scratch) / "run", train, valid, overwrite=False, resume=False)
+                self._fit_into(Path(scratch) / "run", train, check, form, kept=False)
         return self
 
-    def _fit_into(self, out: Path, train: Any, valid: Any, *, overwrite: bool, resume: bool) -> None:
+    def _fit_into(
+        self,
+        out: Path,
+        train: Any,
+        valid: Any,
+        form: LabelForm | None,
+        *,
+        overwrite: bool = False,
+        resume: bool = False,
+        kept: bool = True,
+    ) -> None:
         from carousel.training import train as run_training
+        from carousel.training.processes import this_worker
 
-        disk.check_destination(out, overwrite=overwrite, resume=resume)
-        recalled = self._recall_for_resuming(out) if resume else None
+        worker = this_worker()
+        if worker is None:
+            disk.check_destination(out, overwrite=overwrite, resume=resume)
+            recalled = self._recall_for_resuming(out) if resume else None
+        else:  # the process that started this one has made the run directory, and learned what is in it
+            out = Path(worker.plan["run_dir"])
+            recalled = self._recall_for_resuming(out) if resume else self._recall(out)
         prepared = self._prepare(train, valid, recalled)
         with seeded(self.training.seed):
             network = self._build(prepared.inputs)
-        config = self._config() | prepared.sources
-        publication = None if resume else self._announce(out, prepared.inputs, config)
+        config = self._config(form) | prepared.sources
+        publication = None if resume or worker is not None else self._announce(out, prepared.inputs, config)
         try:
+            monitor, mode = self._monitor(prepared.inputs)
             result = run_training(
-                cast(TrainableModel, network), prepared.train, prepared.valid, self.training, out, resume=resume
+                cast(TrainableModel, network),
+                prepared.train,
+                prepared.valid,
+                self.training,
+                out,
+                monitor=monitor,
+                mode=mode,
+                resume=resume,
+                pictures=kept,
             )
         except BaseException:
             if publication is not None:
@@ -163,16 +164,21 @@ class Estimator(abc.ABC, Generic[Inputs]):
             self._settle(publication, interrupted=result.interrupted)
         if result.interrupted and not result.best_epoch:
             raise KeyboardInterrupt  # before the first epoch ended: there is no model yet
-        if resume:  # the epochs may have been raised
+        if self.training.lr == "auto":
+            config["lr"] = result.lr
+        if resume or self.training.lr == "auto":  # the epochs may have been raised; the learning rate was found
             disk.write_config(out / disk.CONFIG_FILE, config)
-        disk.write_weights(out / disk.WEIGHTS_FILE, network.state_dict(), task=self.task, config=config)
-        self.inputs_, self.network_, self.result_ = prepared.inputs, network, result
+        write_weights(out / disk.WEIGHTS_FILE, network.state_dict(), task=self.task, config=config)
+        self.inputs_, self.network_, self.result_, self._form = prepared.inputs, network, result, form
         self._device = self.training.device
-        self.scores_ = self._report(prepared, out)
+        self.scores_ = self._report(prepared, out if kept else None)
 
     def _settle(self, publication: disk.Publication, *, interrupted: bool) -> None:
-        """Keep the new run directory if it holds a trained epoch, or can be resumed and replaced nothing."""
-        if (publication.out / "best").is_dir() or (interrupted and publication.previous is None):
+        """Keep the new run directory if it holds a trained epoch, or replaced nothing and can be resumed."""
+        from carousel.training.saved import has_best, holds_progress
+
+        replaced = publication.previous is not None
+        if has_best(publication.out) or (not replaced and (interrupted or holds_progress(publication.out))):
             publication.commit()
             return
         publication.rollback()
@@ -192,13 +198,17 @@ class Estimator(abc.ABC, Generic[Inputs]):
         saved = disk.read_config(out / disk.CONFIG_FILE)
         if saved.values.get("task") != self.task:
             raise ConfigError(f"{out}: a run of the task {saved.values.get('task')!r}, not of {self.task!r}.")
-        if not (out / "last").is_dir():
+        from carousel.training.saved import is_begun
+
+        if not is_begun(out):
             raise ConfigError(
                 explain(f"{out}: training stopped before its first checkpoint.", advice="begin anew with --overwrite")
             )
-        mine = self._config()
+        mine = self._config(None)
         for name, value in mine.items():
             if name in saved.values and name not in FREE_WHEN_RESUMING and saved.values[name] != value and name != "carousel":
+                if (name, value) == ("lr", "auto"):
+                    continue  # the rate that was found
                 raise ConfigError(
                     explain(
                         f"option {name}: cannot change when a run goes on ({saved.place(name)}).",
@@ -225,11 +235,11 @@ class Estimator(abc.ABC, Generic[Inputs]):
         self._require_fitted("save")
         out = Path(directory)
         disk.check_destination(out, overwrite=overwrite)
-        config = self._config()
+        config = self._config(self._form)
         staging = disk.stage(out)
         try:
             self._write_description(staging, self.inputs_, config)
-            disk.write_weights(staging / disk.WEIGHTS_FILE, self.network_.state_dict(), task=self.task, config=config)
+            write_weights(staging / disk.WEIGHTS_FILE, self.network_.state_dict(), task=self.task, config=config)
             disk.publish(staging, out).commit()
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
@@ -255,57 +265,54 @@ class Estimator(abc.ABC, Generic[Inputs]):
         path = Path(directory)
         if not disk.is_run_directory(path):
             raise CheckpointError(explain(f"{path}: not a run directory.", expected=f"a directory with {disk.CONFIG_FILE}"))
+        disk.check_files(path)
         saved = disk.read_config(path / disk.CONFIG_FILE)
         if saved.values.get("task") != cls.task:
             raise CheckpointError(f"{path}: a run of the task {saved.values.get('task')!r}, not of {cls.task!r}.")
+        weights_file = _trained_weights(path)
+        outline = outline_of(weights_file)
+        check_sizes(saved, outline)
         names = [option.name for option in cls.option_list()]
         options = {name: value for name, value in saved.values.items() if name in names}
         self = cls(**options | {"cell": restore_cell(saved, cell), "cell_options": {}})
         self._device = device
         inputs = self._recall(path)
-        network = self._build(inputs)
-        weights_file = _trained_weights(path)
-        try:
-            network.load_state_dict(disk.read_weights(weights_file))
-        except RuntimeError as error:
-            if isinstance(error, CheckpointError):
-                raise
-            raise CheckpointError(f"{weights_file}: does not fit {disk.CONFIG_FILE}: {error}") from error
+        network = build_checked(lambda: self._build(inputs), outline, weights_file)
+        network.load_state_dict(read_weights(weights_file))
         self.inputs_, self.network_ = inputs, network.eval()
+        self._form = LabelForm.parse(saved.values.get("label_form"))
         return self
 
-    def _config(self) -> dict[str, Any]:
-        params = self.get_params() | describe_cell(self.cell)
-        custom = {name: params.pop(name) for name in ("custom_cell", "cell_fingerprint") if name in params}
-        return {"task": self.task, "carousel": __version__, **custom, **_plain(params)}
-
-    def _require_fitted(self, verb: str) -> None:
-        if not hasattr(self, "network_"):
-            name = type(self).__name__
-            raise NotFittedError(
-                explain(f"{name}.{verb}: not fitted yet.", advice=f"{name}(...).fit(train), or {name}.load(DIR)")
-            )
+    def _config(self, form: LabelForm | None) -> dict[str, Any]:
+        params = self._values() | describe_cell(self.cell)
+        notes: dict[str, Any] = {name: params.pop(name) for name in ("custom_cell", "cell_fingerprint") if name in params}
+        if form is not None and form != LabelForm():
+            notes["label_form"] = str(form)
+        return {"task": self.task, "carousel": __version__, **notes, **_plain(params)}
 
     def _note(self, line: str) -> None:
         if self.training.progress:
             sys.stderr.write(line + "\n")
-
-    def read_with(self, **fields: str | None) -> Self:
-        """Choose how data files are read from now on (`format`, `text_field`, ...); None keeps what is set.
-
-        Raises:
-            ConfigError: an impossible value.
-        """
-        self.options = dataclasses.replace(self.options, **{name: value for name, value in fields.items() if value is not None})
-        return self
 
     @abc.abstractmethod
     def evaluate(self, data: Any) -> dict[str, float]:
         """Measure on labelled data."""
 
     @abc.abstractmethod
-    def predict(self, texts: Any) -> list[dict[str, Any]]:
-        """Give one prediction for each record."""
+    def judge(self, data: Any) -> Evaluation:
+        """Answer labelled data and keep the answers beside the truth."""
+
+    @abc.abstractmethod
+    def labelled_records(self, data: Any) -> tuple[list[Any], Kind]:
+        """Read labelled data into a list that :meth:`fit` takes, and tell what they are to be answered with."""
+
+    @abc.abstractmethod
+    def predict_records(self, X: Any) -> list[dict[str, Any]]:
+        """Tell all that there is to tell of each item: one record for each, fit for JSON."""
+
+    @abc.abstractmethod
+    def encode(self, records: Any) -> NDArray[np.float32]:
+        """Turn each item into one vector, (N, F)."""
 
     @abc.abstractmethod
     def evaluate_file(self, path: PathLike, directory: Path) -> dict[str, float]:
@@ -327,6 +334,10 @@ class Estimator(abc.ABC, Generic[Inputs]):
     def _build(self, inputs: Inputs) -> nn.Module:
         """Make the network, untrained."""
 
+    def _monitor(self, inputs: Inputs) -> tuple[str, Literal["max", "min"]]:  # noqa: ARG002 - a task may go by what it learned
+        """The metric that the best epoch is chosen by, and whether more or less of it is better."""
+        return "accuracy", "max"
+
     @abc.abstractmethod
     def _write_inputs(self, directory: Path, inputs: Inputs) -> None:
         """Write `inputs` as JSON files."""
@@ -336,8 +347,8 @@ class Estimator(abc.ABC, Generic[Inputs]):
         """Read what :meth:`_write_inputs` wrote."""
 
     @abc.abstractmethod
-    def _report(self, prepared: Prepared[Inputs], out: Path) -> dict[str, float]:
-        """Measure the trained model on the validation data and draw what belongs into the run directory."""
+    def _report(self, prepared: Prepared[Inputs], out: Path | None) -> dict[str, float]:
+        """Measure the trained model on the validation data and draw what belongs into the run directory, if one is kept."""
 
     def _write_description(self, directory: Path, inputs: Inputs, config: Mapping[str, Any]) -> None:
         disk.write_config(directory / disk.CONFIG_FILE, config)
@@ -357,9 +368,13 @@ def _plain(value: Any) -> Any:
 
 
 def _trained_weights(path: Path) -> Path:
-    for file in (path / disk.WEIGHTS_FILE, path / "best" / disk.WEIGHTS_FILE):
-        if file.is_file():
-            return file
+    if (path / disk.WEIGHTS_FILE).is_file():
+        return path / disk.WEIGHTS_FILE
+    from carousel.training.saved import checked_best
+
+    best = checked_best(path)  # training has not finished
+    if best is not None:
+        return best / disk.WEIGHTS_FILE
     advice = f"carousel fit TASK --out {path} --resume, or --overwrite to begin anew"
     raise CheckpointError(explain(f"{path}: holds no trained weights.", advice=advice))
 

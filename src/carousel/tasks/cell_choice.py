@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from carousel.errors import ConfigError, explain
+from carousel.errors import CellError, ConfigError, explain
 from carousel.tasks.run_directory import CODE_ADVICE, ConfigFile
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def restore_cell(saved: ConfigFile, given: type[Cell] | Cell | None) -> Cell:
             raise ConfigError(f"{saved.place('cell')}: the model was trained with the cell {name!r}; leave out your own.")
         try:
             return choose_cell(name, options)
-        except ConfigError as error:
+        except (CellError, ConfigError) as error:
             raise ConfigError(f"{saved.place('cell')}: {error}") from error
     if given is None:
         raise ConfigError(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from carousel.data import replacing
+from carousel.files import replacing
 
 __all__ = ["Confusion", "plot_confusion"]
 
@@ -65,7 +65,7 @@ def plot_confusion(confusion: Confusion, path: str | os.PathLike[str]) -> Path:
         `path`.
 
     Raises:
-        DataError: the picture cannot be written.
+        OutputError: the picture cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -138,21 +138,26 @@ def type_text(hint: Any) -> str:
     """Say a type in a user's words.
 
     Example:
-        >>> type_text(int | None), type_text(Literal["last", "mean"]), type_text(bool)
-        ('a whole number or null', 'last or mean', 'true or false')
+        >>> type_text(int | None), type_text(Literal["last", "mean", "max"]), type_text(bool)
+        ('a whole number or null', 'last, mean or max', 'true or false')
     """
+    words = _words(hint)
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _words(hint: Any) -> list[str]:
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(type_text(part) for part in typing.get_args(hint))
+        return [word for part in typing.get_args(hint) for word in _words(part)]
     if origin is Literal:
-        return " or ".join(str(choice) for choice in typing.get_args(hint))
+        return [str(choice) for choice in typing.get_args(hint)]
     words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
     if hint in words:
-        return words[hint]
+        return [words[hint]]
     kind = origin or hint
     if isinstance(kind, type) and issubclass(kind, Mapping):
-        return "names with values"
-    return getattr(hint, "__name__", str(hint))
+        return ["names with values"]
+    return [getattr(hint, "__name__", str(hint))]
 
 
 def _choices(hint: Any) -> list[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from carousel.errors import ConfigError, unknown_name
 if TYPE_CHECKING:
     from carousel.tasks.base import Estimator
 
-__all__ = ["TASKS", "TaskEntry", "load_task"]
+__all__ = ["TASKS", "TaskEntry", "load_task", "recipe"]
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,14 @@ TASKS: Mapping[str, TaskEntry] = MappingProxyType(
         "classify": TaskEntry(
             module="carousel.tasks.classify",
             class_name="Classifier",
-            summary="one label for a text (many to one)",
-            reads="tsv or csv with a header naming text and label, jsonl with these keys, or lines `label text`",
+            summary="labels or numbers for a text or a series (many to one)",
+            reads="tsv or csv with a header naming text and label, jsonl with these keys, lines `label text`, .ts series",
+        ),
+        "lm": TaskEntry(
+            module="carousel.tasks.lm",
+            class_name="LanguageModel",
+            summary="the next token of a text: perplexity, generation, scores of sentences",
+            reads="plain text, one sentence, verse or paragraph a line",
         ),
     }
 )
@@ -59,3 +66,21 @@ def load_task(name: str) -> type[Estimator[Any]]:
     if name not in TASKS:
         raise ConfigError(unknown_name("task", name, TASKS))
     return TASKS[name].load()
+
+
+def recipe(task: str, name: str) -> Path | None:
+    """The file of a configuration that ships with a task.
+
+    Args:
+        task: the task's name.
+        name: the recipe's, without its suffix: `zaremba_small`, say.
+
+    Returns:
+        The file; None if there is no such recipe.
+    """
+    found = importlib.util.find_spec(TASKS[task].module)
+    for folder in (found.submodule_search_locations if found else None) or ():
+        path = Path(folder) / "recipes" / f"{name}.yaml"
+        if name.isidentifier() and path.is_file():
+            return path
+    return None

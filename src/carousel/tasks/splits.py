@@ -3,16 +3,52 @@
 from __future__ import annotations
 
 import random
+from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
 
 from carousel.errors import DataError, explain
 
 if TYPE_CHECKING:
     from carousel.data import Example
 
-__all__ = ["hold_out"]
+__all__ = ["held_places", "hold_out"]
+
+
+def held_places(groups: Iterable[tuple[str, ...]], *, seed: int, share: float = 0.1) -> npt.NDArray[np.bool_]:
+    """Choose which records are held out: the same share of every group, always the same for the same seed.
+
+    It keeps a few bytes for each record, so that it works for data that are not kept in memory.
+
+    Args:
+        groups: the labels of each record; records with the same labels are a group.
+        seed: chooses which.
+        share: of each group, rounded; a group of at least two gives at least one. Records that are alone with several labels
+            are one group together. A record stays if it is the last to have one of its labels.
+
+    Returns:
+        (N,), whether a record is held out.
+    """
+    numbers, names = _numbered(groups)
+    sizes = np.bincount(numbers, minlength=len(names))
+    # Sets of labels are often unique: without a group for these nothing would be held out.
+    loose = np.array([sizes[number] == 1 and len(name) > 1 for number, name in enumerate(names)], np.bool_)
+    pooled = np.where(loose[numbers], len(names), numbers) if len(names) else numbers
+    order = np.argsort(pooled, kind="stable")
+    held = np.zeros(len(numbers), np.bool_)
+    ends = np.cumsum(np.bincount(pooled, minlength=len(names) + 1))
+    for number, name in enumerate([*names, ("several",)]):
+        places = order[ends[number - 1] if number else 0 : ends[number]]
+        count = max(1, round(share * len(places))) if len(places) > 1 else 0
+        # Not cryptography: a stable choice.
+        chosen = random.Random(f"{seed}/{'/'.join(name)}").sample(range(len(places)), count)  # noqa: S311
+        held[places[chosen]] = True
+    _keep_last_ones(held, numbers, names)
+    return held
 
 
 def hold_out(examples: Sequence[Example], *, seed: int, share: float = 0.1) -> tuple[list[Example], list[Example]]:
@@ -29,18 +65,27 @@ def hold_out(examples: Sequence[Example], *, seed: int, share: float = 0.1) -> t
     Raises:
         DataError: no label has two examples.
     """
-    places: dict[str, list[int]] = {}
-    for place, example in enumerate(examples):
-        places.setdefault(str(example.label), []).append(place)
-    held: set[int] = set()
-    for label in sorted(places):
-        count = max(1, round(share * len(places[label]))) if len(places[label]) > 1 else 0
-        # Not cryptography: a stable choice.
-        held.update(random.Random(f"{seed}/{label}").sample(places[label], count))  # noqa: S311
-    if not held:
+    held = held_places(((str(example.label),) for example in examples), seed=seed, share=share)
+    if not held.any():
         raise DataError(
             explain("too few examples to hold out a part for validation.", got=str(Counter(e.label for e in examples))),
             path=examples[0].path,
         )
-    rest = [example for place, example in enumerate(examples) if place not in held]
-    return rest, [example for place, example in enumerate(examples) if place in held]
+    rest = [example for example, out in zip(examples, held, strict=True) if not out]
+    return rest, [example for example, out in zip(examples, held, strict=True) if out]
+
+
+def _numbered(groups: Iterable[tuple[str, ...]]) -> tuple[npt.NDArray[np.int32], list[tuple[str, ...]]]:
+    known: dict[tuple[str, ...], int] = {}
+    numbers = array("i", (known.setdefault(group, len(known)) for group in groups))
+    return np.array(numbers, np.int32), list(known)
+
+
+def _keep_last_ones(held: npt.NDArray[np.bool_], numbers: npt.NDArray[np.int32], names: list[tuple[str, ...]]) -> None:
+    """Take back what holds a label that nothing else is left to learn from."""
+    left = np.bincount(numbers[~held], minlength=len(names))
+    learned = {label for name, count in zip(names, left, strict=True) if count for label in name}
+    for place in np.flatnonzero(held).tolist():
+        if missing := set(names[numbers[place]]) - learned:
+            held[place] = False
+            learned |= missing | set(names[numbers[place]])
