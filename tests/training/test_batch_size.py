@@ -1,3 +1,4 @@
+import mmap
 import time
 
 import numpy as np
@@ -13,7 +14,10 @@ MIB = 2**20
 
 
 def take(size, each=8 * MIB):
-    np.ones(size * each // 8)
+    """Memory from the system itself: what numpy asks for may be at hand in the process, and then nothing grows."""
+    with mmap.mmap(-1, size * each) as block:
+        for page in range(0, size * each, mmap.PAGESIZE):
+            block[page] = 1
 
 
 @pytest.mark.parametrize(("limit", "size"), [(9, 1), (30, 2), (100, 8), (1000, 64)])
