@@ -39,6 +39,7 @@ def main() -> None:
         hidden_size=64,
         bidirectional=True,
         embedding_size=32,
+        embedding_scale=1.0,  # few characters, each seen often: nothing rare to learn by heart
         summary="attention",
         dropout=0.2,
         word_dropout=0.0,
