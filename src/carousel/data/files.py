@@ -106,7 +106,15 @@ def read_json(path: StrPath, *, max_characters: int | None = None) -> Any:
     Raises:
         DataError: the file cannot be read, is too long or is not JSON.
     """
-    text = read_text(path, max_characters=max_characters)
+    return parse_json(path, read_text(path, max_characters=max_characters))
+
+
+def parse_json(path: StrPath, text: str) -> Any:
+    """The JSON value that a file's text is.
+
+    Raises:
+        DataError: it is not JSON; the message names the file.
+    """
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:

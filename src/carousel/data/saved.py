@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from carousel.data.files import StrPath, read_json, read_text, shown_path
+from carousel.data.files import StrPath, parse_json, read_text, shown_path
 from carousel.errors import CheckpointError, explain
 
 __all__ = ["load_strings", "naming", "saved_strings"]
@@ -64,7 +64,7 @@ def load_strings(path: StrPath, kind: str, key: str) -> Any:
     """
     text = read_text(path)
     if len(text) <= _SMALL:
-        return read_json(path)
+        return parse_json(path, text)
     start = re.match(rf'\s*{{\s*"{key}"\s*:\s*\[', text)
     strings, place, parse = [], start.end() if start else 0, json.JSONDecoder().raw_decode
     try:

@@ -63,10 +63,14 @@ class Packing:
 
     def clock(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """The length of each sequence (B,), and for each packed row its step and its place in the batch, all sorted."""
-        parts = [torch.arange(count) for count in self.batch_sizes]
-        row = torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)
-        step = torch.repeat_interleave(torch.arange(len(self.batch_sizes)), torch.tensor(self.batch_sizes, dtype=torch.long))
+        step, row = places(torch.tensor(self.batch_sizes, dtype=torch.long))
         return torch.bincount(row, minlength=self.batch).to(device), step.to(device), row.to(device)
+
+
+def places(batch_sizes: Tensor) -> tuple[Tensor, Tensor]:
+    """For each packed row its step, and its place among that step's rows; from how many rows each step has."""
+    step = torch.repeat_interleave(torch.arange(len(batch_sizes), device=batch_sizes.device), batch_sizes)
+    return step, torch.arange(len(step), device=step.device) - (batch_sizes.cumsum(0) - batch_sizes)[step]
 
 
 def packing(steps: int, batch: int, lengths: Tensor | None, device: torch.device, who: str) -> Packing:

@@ -124,16 +124,25 @@ class InputCheck:
         first = next(iter(values.values()))
         return Inputs(values, first.shape[0], first.shape[1], self._like(first, like))
 
-    def vectors(self, given: Inputs, *, checked: bool = False) -> Inputs:
-        """The inputs with one-hot vectors in place of numbers; `checked`: none is padding, so their range is checked."""
+    def numbers(self, values: Mapping[str, Tensor]) -> None:
+        """Check the range of what stands for one-hot vectors; padding is not among it.
+
+        Raises:
+            ConfigError: a number of no class.
+        """
+        for name, x in values.items():
+            if is_numbers(x):
+                check_range(name, x, self._size(name), f"Recurrent({type(self.cell).__name__})")
+
+    def vectors(self, given: Inputs) -> Inputs:
+        """The inputs with one-hot vectors in place of numbers."""
         if not any(map(is_numbers, given.values.values())):
             return given
-        shapes = {name: concrete(self.cell.graph.inputs[name].shape, self.sizes) for name in given.values}
-        for name, x in given.values.items():
-            if checked and is_numbers(x):
-                check_range(name, x, shapes[name][0], f"Recurrent({type(self.cell).__name__})")
-        values = {n: one_hot(x, shapes[n][0], given.like) if is_numbers(x) else x for n, x in given.values.items()}
+        values = {n: one_hot(x, self._size(n), given.like) if is_numbers(x) else x for n, x in given.values.items()}
         return replace(given, values=values)
+
+    def _size(self, name: str) -> int:
+        return concrete(self.cell.graph.inputs[name].shape, self.sizes)[0]
 
     def step(self, x_t: Any, like: Tensor, batch: int | None) -> Inputs:
         """Check the inputs of `step`: (B, ...)."""

@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from carousel.engines.here import compiled_here
 from carousel.errors import ConfigError, DTypeError, ShapeError, explain, unknown_name
-from carousel.nn.linear import Linear, compiled_here, linear
+from carousel.nn.linear import Linear, linear
 
 Reduction = Literal["mean", "sum", "none"]
 _REDUCTIONS = ("mean", "sum", "none")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from carousel.engines.packing import packing
+from carousel.engines.packing import packing, places
 from carousel.errors import ShapeError, explain
 
 __all__ = ["pack_padded_sequence", "pad_packed_sequence"]
@@ -89,8 +89,7 @@ def pad_packed_sequence(
     T = steps if total_length is None else total_length
     if steps > T:
         raise ShapeError(explain("pad_packed_sequence: too short.", got=f"total_length={T}", expected=f"at least {steps}"))
-    step = torch.repeat_interleave(torch.arange(steps), sizes)
-    place = torch.arange(len(step)) - (torch.cumsum(sizes, 0) - sizes)[step]
+    step, place = places(sizes)
     lengths = torch.bincount(place, minlength=B)
     step, place = step.to(data.device), place.to(data.device)
     if sequence.sorted_indices is not None:

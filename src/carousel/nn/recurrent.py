@@ -291,6 +291,7 @@ class Recurrent(nn.Module):
         shared = {name: pack.sort(tensor) for name, tensor in shared.items()}
         start = self._start(state, inputs.batch, inputs.like)
         values = {name: pack.pack(tensor) for name, tensor in inputs.values.items()}
+        self._check.numbers(values)
         words = seed_words(seed, inputs.like.device) if Role.SEED in graph.ambient else None
         streams = [values] * self.num_directions
         finals: list[dict[str, Tensor]] = []

@@ -150,8 +150,10 @@ class _Recurrent:
         return self.layer._layout.join(states)
 
     def inputs(self, x: Any, batch: int) -> tuple[Tensor, ...]:
-        found = self.layer._check.vectors(self.layer._check.step(x, self.like, batch), checked=True)
-        return tuple(tensor[0] for tensor in found.values.values())
+        check = self.layer._check
+        found = check.step(x, self.like, batch)
+        check.numbers(found.values)
+        return tuple(tensor[0] for tensor in check.vectors(found).values.values())
 
     def context(self, context: Any, batch: int) -> tuple[dict[str, Tensor], dict[str, int]]:
         return self.layer._check.context(context, batch, self.like)

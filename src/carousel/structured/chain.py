@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from carousel.engines.here import compiled_here
 from carousel.errors import ConfigError, DTypeError, ShapeError, explain
-from carousel.structured.partition import best_path, compiled_here, log_partition, mask_of, tag_scores
+from carousel.structured.partition import best_path, log_partition, mask_of, tag_scores
 from carousel.structured.semirings import Expectation, Folded, KBest, LogSum, Semiring, fold, trace
 from carousel.structured.steps import Steps, dense, pack
 

@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
-from carousel.engines.plan import engines
+from carousel.engines.here import compiled_here
 from carousel.structured.semirings import KBest, LogSum, fold, trace
 from carousel.structured.steps import Steps
 
-__all__ = ["best_path", "compiled_here", "in_torch", "log_partition", "mask_of", "tag_scores"]
-
-_TYPES = (torch.float32, torch.float64)
-
-
-def compiled_here(*tensors: Tensor | None) -> bool:
-    """Whether the compiled loops may compute with these: plain tensors of one floating type on the CPU, and nothing that torch
-    must see: no tracing, autocast, functional transform or forward-mode differentiation. ``CAROUSEL_ENGINE=eager`` says no."""
-    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or os.environ.get("CAROUSEL_ENGINE") == "eager":
-        return False
-    if torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0:
-        return False
-    there = [tensor for tensor in tensors if tensor is not None]
-    dtype = there[0].dtype
-    plain = all(t.dtype is dtype and t.device.type == "cpu" and type(t) in (Tensor, nn.Parameter) for t in there)
-    return plain and dtype in _TYPES and any(info.name == "cpu" and info.usable for info in engines())
+__all__ = ["best_path", "in_torch", "log_partition", "mask_of", "tag_scores"]
 
 
 def log_partition(

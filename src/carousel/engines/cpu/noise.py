@@ -13,11 +13,8 @@ from torch import Tensor
 
 from carousel.engines.cpu.blocks import Blocks
 from carousel.engines.cpu.vectors import I32, I64, Value, Vectors
-from carousel.graph.kinds.noise import NONE, Noise, philox
+from carousel.graph.kinds.noise import MULTIPLIERS, NONE, WEYL, Noise, philox
 from carousel.graph.shapes import Sizes, concrete
-
-_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-_WEYL = (0x9E3779B9, 0xBB67AE85)
 
 
 def noise_around(kind: Noise, values: Sequence[Tensor], sizes: Sizes, dtype: torch.dtype) -> Tensor:
@@ -127,10 +124,10 @@ def _philox(b: ir.IRBuilder, lanes: int, counter: list[Value], k0: Value, k1: Va
 
     c0, c1, c2, c3 = counter
     for _ in range(10):
-        high0, low0 = multiply(_MULTIPLIERS[0], c0)
-        high1, low1 = multiply(_MULTIPLIERS[1], c2)
+        high0, low0 = multiply(MULTIPLIERS[0], c0)
+        high1, low1 = multiply(MULTIPLIERS[1], c2)
         c0, c1, c2, c3 = b.xor(b.xor(high1, c1), k0), low1, b.xor(b.xor(high0, c3), k1), low0
-        k0, k1 = b.add(k0, const(_WEYL[0])), b.add(k1, const(_WEYL[1]))
+        k0, k1 = b.add(k0, const(WEYL[0])), b.add(k1, const(WEYL[1]))
     return [c0, c1, c2, c3]
 
 

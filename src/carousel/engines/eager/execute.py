@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from carousel.engines.packing import places
 from carousel.graph.kinds import Constant, Dense, Elementwise, Kind, TotalByRow
 from carousel.graph.kinds.base import Eager
 from carousel.graph.node import Node, users
@@ -264,9 +265,7 @@ class Executor:
         """For each packed row, its place in the batch; only where a node needs it."""
         if not self._needs_rows:
             return None
-        sizes = torch.tensor(batch_sizes, dtype=torch.long, device=like.device)
-        begin = torch.repeat_interleave(sizes.cumsum(0) - sizes, sizes)
-        return torch.arange(len(begin), device=like.device) - begin
+        return places(torch.tensor(batch_sizes, dtype=torch.long, device=like.device))[1]
 
     @staticmethod
     def _pack(node: Node, parts: list[Tensor], on: Eager, like: Tensor, reverse: bool) -> Tensor:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from carousel.graph.shapes import Shape
     from carousel.graph.symbol import Symbol
 
-_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-_WEYL = (0x9E3779B9, 0xBB67AE85)
+MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+WEYL = (0x9E3779B9, 0xBB67AE85)
 _WORD = 0xFFFFFFFF
 NONE = 0xFFFFFFFF  # the row, or the step, of noise that has none
 
@@ -49,10 +49,10 @@ def philox(counter: Sequence[Any], key: Sequence[Any], multiply: Multiply | None
     k0, k1 = key
     multiply = multiply or _multiply
     for _ in range(10):
-        high0, low0 = multiply(_MULTIPLIERS[0], c0)
-        high1, low1 = multiply(_MULTIPLIERS[1], c2)
+        high0, low0 = multiply(MULTIPLIERS[0], c0)
+        high1, low1 = multiply(MULTIPLIERS[1], c2)
         c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
-        k0, k1 = (k0 + _WEYL[0]) & _WORD, (k1 + _WEYL[1]) & _WORD
+        k0, k1 = (k0 + WEYL[0]) & _WORD, (k1 + WEYL[1]) & _WORD
     return [c0, c1, c2, c3]
 
 

@@ -95,7 +95,30 @@ class Target(abc.ABC):
 
 
 @dataclass(frozen=True)
-class OneTarget(Target):
+class _Labelled(Target):
+    """What answers with labels have in common."""
+
+    labels: LabelSet
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """V labels."""
+        return self.labels.names
+
+    def write(self, directory: Path) -> None:
+        """Write ``labels.json``."""
+        self.labels.save(directory / LABELS_FILE)
+
+    @classmethod
+    def recall(cls, directory: Path) -> Self:
+        """Read what :meth:`write` wrote."""
+        from carousel.data import LabelSet
+
+        return cls(LabelSet.load(directory / LABELS_FILE))
+
+
+@dataclass(frozen=True)
+class OneTarget(_Labelled):
     """One label for each record: softmax and cross-entropy.
 
     Args:
@@ -104,12 +127,6 @@ class OneTarget(Target):
 
     kind: ClassVar[Literal["one"]] = "one"
     monitor: ClassVar[tuple[str, Literal["max", "min"]]] = ("accuracy", "max")
-    labels: LabelSet
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """V labels."""
-        return self.labels.names
 
     @classmethod
     def learn(cls, records: Iterable[Any], options: ClassifierOptions) -> Self:  # noqa: ARG003 - the others use it
@@ -178,20 +195,9 @@ class OneTarget(Target):
             return None
         return np.asarray(1.0 / np.bincount(encoded)[encoded], np.float64)
 
-    def write(self, directory: Path) -> None:
-        """Write ``labels.json``."""
-        self.labels.save(directory / LABELS_FILE)
-
-    @classmethod
-    def recall(cls, directory: Path) -> Self:
-        """Read what :meth:`write` wrote."""
-        from carousel.data import LabelSet
-
-        return cls(LabelSet.load(directory / LABELS_FILE))
-
 
 @dataclass(frozen=True)
-class SeveralTarget(Target):
+class SeveralTarget(_Labelled):
     """Any number of labels for each record, also none: a sigmoid and a binary cross-entropy for each label.
 
     Args:
@@ -201,12 +207,6 @@ class SeveralTarget(Target):
     kind: ClassVar[Literal["several"]] = "several"
     # Scores of whole sets stay at 0 for the first epochs.
     monitor: ClassVar[tuple[str, Literal["max", "min"]]] = ("loss", "min")
-    labels: LabelSet
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """V labels."""
-        return self.labels.names
 
     @classmethod
     def learn(cls, records: Iterable[Any], options: ClassifierOptions) -> Self:
@@ -270,15 +270,8 @@ class SeveralTarget(Target):
         """Write ``labels.json`` and ``targets.json``."""
         from carousel.data import write_json
 
-        self.labels.save(directory / LABELS_FILE)
+        super().write(directory)
         write_json(directory / TARGETS_FILE, {"kind": self.kind})
-
-    @classmethod
-    def recall(cls, directory: Path) -> Self:
-        """Read what :meth:`write` wrote."""
-        from carousel.data import LabelSet
-
-        return cls(LabelSet.load(directory / LABELS_FILE))
 
 
 def _class_weights(names: tuple[str, ...], wanted: Mapping[str, float] | str, balanced: Numbers) -> list[float]:
