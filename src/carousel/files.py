@@ -85,7 +85,8 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
         OutputError: the file cannot be written.
     """
     with replacing(path) as temporary:
-        write_flushed(temporary, data)
+        with open(temporary, "wb") as file:
+            file.write(data)
 
 
 def write_json(path: str | os.PathLike[str], content: object) -> None:

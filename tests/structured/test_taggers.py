@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from carousel.errors import CheckpointError, ConfigError, DataError, NotFittedError
+from carousel.errors import CheckpointError, ConfigError, DataError, NotFittedError, OutputError
 from carousel.structured import FeatureCRF, FeatureIndex, StructuredPerceptron, StructuredSVM, TokenFeatures, word_shape
 from carousel.structured.lbfgs import minimise
 from carousel.structured.sparse import stack
@@ -215,3 +215,14 @@ def test_what_is_not_possible_is_refused():
     for make in (lambda: FeatureCRF(c2=-1), lambda: StructuredPerceptron(epochs=0), lambda: StructuredSVM(C=0)):
         with pytest.raises(ConfigError):
             make()
+
+
+def test_saving_never_deletes_what_is_not_a_model(tmp_path):
+    model = StructuredPerceptron(epochs=1).fit([["a", "b"]], [["X", "Y"]])
+    folder = tmp_path / "model"
+    model.save(folder)
+    model.save(folder)  # a model may be replaced
+    (folder / "thesis.txt").write_text("four years")
+    with pytest.raises(OutputError, match=r"thesis\.txt"):
+        model.save(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.safetensors", "thesis.txt"]

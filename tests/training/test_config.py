@@ -36,6 +36,7 @@ from carousel.training import TrainingConfig
         ("average_decay", 1.0, "average_decay must be a number above 0 and below 1"),
         ("average_from", 0, "average_from must be a whole number, at least 1"),
         ("accumulate", 0, "accumulate must be a whole number, at least 1"),
+        ("matmul_precision", "bf16", "unknown matmul_precision 'bf16'"),
         ("precision", "8-bit", "unknown precision '8-bit'"),
         ("logger", "os.system", "expected: one of comet, csv, mlflow, tensorboard, wandb"),
         ("logger_options", {"name": "x"}, "logger_options needs a logger"),

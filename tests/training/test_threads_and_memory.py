@@ -40,8 +40,9 @@ def fitted(threads, **options):
     [
         {"cell": "lstm", "hidden_size": 72, "embedding_size": 50},
         {"cell": "gru", "hidden_size": 24, "embedding_size": 17, "summary": "last", "clip_norm": 0.1},
+        {"cell": "lstm", "hidden_size": 96, "embedding_size": 80, "matmul_precision": "medium"},
     ],
-    ids=["lstm with attention", "gru"],
+    ids=["lstm with attention", "gru", "rounded products"],
 )
 def test_one_and_two_threads_train_the_same_bits(options):
     (one, rows), (two, rows_of_two) = (fitted(threads, **options) for threads in (1, 2))

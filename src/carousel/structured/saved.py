@@ -12,16 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from carousel.errors import CheckpointError, explain
+from carousel.errors import CheckpointError, OutputError, explain
 from carousel.files import replace_directory, write_flushed
 
 __all__ = ["StrPath", "read_model", "write_model"]
 
 StrPath = str | os.PathLike[str]
 
+_FILES = {"model.json", "model.safetensors"}
+
 
 def write_model(directory: StrPath, kind: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Write a model, whole or not at all; one that stands there is replaced.
+    """Write a model, whole or not at all. A model that stands there is replaced; a directory of anything else is not touched.
 
     Args:
         directory: where; its parents are made.
@@ -30,8 +32,9 @@ def write_model(directory: StrPath, kind: str, config: Mapping[str, Any], tensor
         tensors: by name.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: it cannot be written, or the directory holds something else.
     """
+    _refuse_others(Path(directory))
     from safetensors.torch import save
 
     text = json.dumps({"kind": kind, "config": dict(config)}, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
@@ -42,6 +45,16 @@ def write_model(directory: StrPath, kind: str, config: Mapping[str, Any], tensor
         write_flushed(into / "model.safetensors", numbers)
 
     replace_directory(Path(directory), fill)
+
+
+def _refuse_others(directory: Path) -> None:
+    """Replacing a directory deletes what is in it."""
+    if not directory.is_dir():
+        return
+    others = sorted(entry.name for entry in directory.iterdir() if entry.name not in _FILES)
+    if others:
+        what = "the directory holds something else than a model, which would be deleted."
+        raise OutputError(explain(what, got=", ".join(others[:3]), advice="give a new directory"), path=directory)
 
 
 def read_model(directory: StrPath, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:

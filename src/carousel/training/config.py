@@ -12,6 +12,7 @@ __all__ = [
     "AVERAGES",
     "DEVICES",
     "LOGGERS",
+    "MATMUL_PRECISIONS",
     "MAY_CHANGE",
     "OPTIMIZERS",
     "PLANNED_SCHEDULES",
@@ -26,6 +27,7 @@ SCHEDULES = ("constant", "cosine", "one_cycle", "plateau", "step")
 # Those laid out for a number of steps, so that a run cannot be made longer when it is resumed.
 PLANNED_SCHEDULES = ("cosine", "one_cycle")
 AVERAGES = ("ema", "none", "nt_asgd", "swa")
+MATMUL_PRECISIONS = ("high", "highest", "medium")
 PRECISIONS = ("16-mixed", "16-true", "32-true", "64-true", "bf16-mixed", "bf16-true")
 LOGGERS = ("comet", "csv", "mlflow", "tensorboard", "wandb")
 # Options that may change when a run is resumed. Any other would make it another run.
@@ -109,6 +111,9 @@ class TrainingConfig:
         device: auto, cpu, cuda or mps.
         precision: the floats to compute with: 32-true, bf16-mixed, 16-mixed (on cuda), 64-true, bf16-true or 16-true;
             null for 32-true.
+        matmul_precision: what large products in float32 may do, as torch.set_float32_matmul_precision has it: highest is
+            exact; medium rounds what is multiplied to bfloat16, and high to TF32, where the device has units for it (AMX in
+            a CPU, tensor cores), and adds up in float32. A CPU with AMX does them about five times as fast.
         trainer: further options of Lightning's Trainer by their names there, such as devices or limit_train_batches.
         logger: also send the rows of metrics.csv to this logger of Lightning: csv, tensorboard, wandb, mlflow, or comet;
             null for none.
@@ -154,6 +159,7 @@ class TrainingConfig:
     threads: int | Literal["auto"] | None = "auto"
     device: str = "auto"
     precision: str | None = None
+    matmul_precision: str = "highest"
     trainer: dict[str, Any] = field(default_factory=dict)
     logger: str | None = None
     logger_options: dict[str, Any] = field(default_factory=dict)
@@ -210,6 +216,7 @@ class TrainingConfig:
         _check_trainer(self.trainer)
         if self.precision is not None:
             _choice("precision", self.precision, PRECISIONS)
+        _choice("matmul_precision", self.matmul_precision, MATMUL_PRECISIONS)
         _check_twice("accumulate", self.accumulate != 1, "accumulate_grad_batches", self.trainer)
         _check_twice("precision", self.precision is not None, "precision", self.trainer)
         _check_logger(self.logger, self.logger_options)

@@ -107,6 +107,7 @@ def train(
         quiet(),
         _threads(threads := choose_threads(config, model)),
         own_generators(config.seed),
+        _products(config.matmul_precision),
         _same_bits(model, device),
         _as_it_came(model),
         stop_on_sigint() as request,
@@ -248,6 +249,17 @@ def _threads(number: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def _products(precision: str) -> Iterator[None]:
+    """How exact float32 products are."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _same_bits(model: nn.Module, device: str) -> AbstractContextManager[None]:

@@ -3,6 +3,7 @@
 import ctypes
 import json
 import os
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -201,6 +202,32 @@ def test_weight_gradients_copy_nothing_and_take_the_biases_sums_along(name, monk
 
 def large():
     return matrix(130, 130, torch.float32, 0), matrix(140, 130, torch.float32, 1)
+
+
+@pytest.fixture
+def medium():
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.usefixtures("fresh", "medium")
+@pytest.mark.parametrize("tiles", [False, True])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_products_are_rounded_only_where_that_was_allowed_and_tiles_are_there(monkeypatch, fixed, tiles):
+    x, w = large()
+    exact, called = x.double() @ w.double().mT, []
+    monkeypatch.setattr(outside, "_has_tiles", lambda: tiles)
+    monkeypatch.setattr(outside, "_fastest", lambda *_: "own")
+    monkeypatch.setitem(outside._LINEAR, "torch", lambda *a: called.append(1) or torch.addmm(a[2], a[0], a[1].mT, out=a[3]))
+    with outside.same_bits() if fixed else nullcontext():
+        found = outside.linear(x, w, torch.zeros(len(w)))
+        torch.testing.assert_close(outside.linear(x.double(), w.double()), exact)  # never rounded
+    assert len(called) == tiles
+    # Two roundings to 8 bits.
+    bound = (x.double().abs() @ w.double().abs().mT) * (2.0**-8 if tiles else 2.0**-20)
+    assert bool(((found - exact).abs() <= bound).all())
 
 
 @pytest.mark.usefixtures("fresh")
