@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carousel.data import Batch, BucketedBatches, Sequences
+from carousel.data import Batch, BucketedBatches, Sequences, batching
 from carousel.errors import ConfigError, DTypeError, ShapeError
 
 
@@ -265,3 +265,13 @@ def test_a_part_may_be_empty_and_must_exist():
     for rank, world in ((2, 2), (-1, 2), (0, 0)):
         with pytest.raises(ConfigError, match="no such process"):
             batch.part(rank, world)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 255, 256, 257, 5000])
+def test_the_order_is_that_of_the_random_words_but_for_their_last_bits(count):
+    words = np.random.PCG64(count).random_raw(count) if count else np.empty(0, np.uint64)
+    kept = words.copy()
+    order = batching._order(words)
+    assert sorted(order.tolist()) == list(range(count))
+    bits = max(count - 1, 1).bit_length()
+    assert order.tolist() == sorted(range(count), key=lambda place: (int(kept[place]) >> bits, place))

@@ -12,14 +12,14 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from carousel.data.sequences import Row, Sequences
+from carousel.data.sequences import Row, Sequences, smallest
 from carousel.errors import ConfigError, DTypeError, ShapeError, explain
 
 __all__ = ["Batch", "BucketedBatches"]
 
 _POOL = 50  # batches that are sorted together: enough for little padding, few enough for a random order
 
-Integers = npt.NDArray[np.int64]
+Integers = npt.NDArray[np.signedinteger[Any]]
 Labels = Sequence[int] | Sequence[float] | npt.NDArray[Any]
 
 
@@ -192,7 +192,7 @@ class BucketedBatches:
         generator = np.random.PCG64(np.random.SeedSequence([self.seed, epoch]))
         words = generator.random_raw(len(self._rows))
         if self._cumulated is None:
-            order = np.argsort(words, kind="stable")
+            order = _order(words)
         else:
             shares = (words >> np.uint64(11)) * 2.0**-53  # from 0 to below 1, each exactly
             order = np.searchsorted(self._cumulated, shares * self._cumulated[-1], side="right")
@@ -203,7 +203,7 @@ class BucketedBatches:
         for start in range(0, len(order), size):
             pool = order[start : start + size]
             pool[:] = pool[np.argsort(offsets[pool + 1] - offsets[pool], kind="stable")]
-        return order, np.argsort(generator.random_raw(len(self)), kind="stable")
+        return order, _order(generator.random_raw(len(self)))
 
     def _batch(self, rows: Integers) -> Batch:
         values, starts, ends = self._rows.values, self._rows.offsets[rows], self._rows.offsets[rows + 1]
@@ -220,15 +220,28 @@ class BucketedBatches:
                 inputs[row, : end - start] = values[start:end]
         return Batch(
             inputs=torch.from_numpy(inputs),
-            lengths=torch.from_numpy(lengths),
+            lengths=torch.from_numpy(lengths.astype(np.int64)),
             labels=None if self._labels is None else self._label_tensor(rows),
-            index=torch.from_numpy(rows.copy()),
+            index=torch.from_numpy(rows.astype(np.int64)),
             token_count=int(lengths.sum()),
         )
 
     def _label_tensor(self, rows: Integers) -> Tensor:
         labels = self._labels[rows]  # type: ignore[index]
         return torch.from_numpy(labels.astype(np.int64 if labels.ndim == 1 else np.float32))
+
+
+def _order(words: npt.NDArray[np.uint64]) -> Integers:
+    """(N,), where the words would stand if they were sorted. They are overwritten: nothing else as large is needed beside.
+
+    The last bits of each word, which hardly ever decide, give way to its place.
+    """
+    last = np.uint64((1 << max(len(words) - 1, 1).bit_length()) - 1)
+    np.bitwise_and(words, ~last, out=words)
+    np.bitwise_or(words, np.arange(len(words), dtype=np.min_scalar_type(len(words))), out=words)
+    words.sort()
+    np.bitwise_and(words, last, out=words)
+    return words.astype(smallest(len(words)))
 
 
 def _in_memory(sequences: Sequence[Row]) -> Sequences:

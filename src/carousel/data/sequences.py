@@ -23,11 +23,16 @@ _CODES = {"int32": "i", "int64": "q", "float32": "f"}
 Row = Sequence[int] | npt.NDArray[Any]
 
 
+def smallest(count: int) -> type[np.signedinteger[Any]]:
+    """The type for numbers up to `count`, which halves what a large data set takes beside its values."""
+    return np.int32 if count < 1 << 31 else np.int64
+
+
 class Sequences:
     """The rows of a data set, one behind the other: token numbers, or series with C channels.
 
-    Rows cost their numbers and 8 bytes each, whereas a list of lists costs ten times that. :meth:`build` moves them
-    to a temporary file when they are too many for the memory.
+    Rows cost their numbers and 4 bytes each (8 beyond two thousand million numbers), whereas a list of lists costs ten
+    times that. :meth:`build` moves them to a temporary file when they are too many for the memory.
 
     Args:
         values: (S,), token numbers, or (S, C), series: the steps of all rows. Not copied; do not change it.
@@ -48,8 +53,9 @@ class Sequences:
             got = f"values of shape {values.shape}, lengths of shape {sizes.shape} that sum to {sizes.sum()}"
             raise ShapeError(explain("Sequences: values and lengths do not fit.", got=got, expected="(S,) or (S, C) and (N,)"))
         self.values = values
-        self.offsets: npt.NDArray[np.int64] = np.zeros(len(sizes) + 1, np.int64)  # row n is offsets[n] to offsets[n + 1]
-        np.cumsum(sizes, out=self.offsets[1:])
+        # Row n is offsets[n] to offsets[n + 1].
+        self.offsets: npt.NDArray[np.signedinteger[Any]] = np.zeros(len(sizes) + 1, smallest(len(values)))
+        np.cumsum(sizes, dtype=self.offsets.dtype, out=self.offsets[1:])
         self.on_disk = False
 
     @classmethod
@@ -92,7 +98,7 @@ class Sequences:
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
         """(N,), the steps of each row."""
-        return np.diff(self.offsets)
+        return np.diff(self.offsets).astype(np.int64)
 
     @property
     def channels(self) -> int | None:
