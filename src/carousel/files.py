@@ -84,9 +84,8 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    with replacing(path) as temporary:
-        with open(temporary, "wb") as file:
-            file.write(data)
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        file.write(data)
 
 
 def write_json(path: str | os.PathLike[str], content: object) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from carousel.data import Vocabulary, describe_file, read_labelled, read_series, read_vectors
+from carousel.data.tagged import read_tagged, tagged_lines
 from carousel.errors import CarouselError, DataError
 
 COUNT = 10_000 if os.environ.get("CAROUSEL_TEST_NIGHTLY") else 250
@@ -80,7 +81,15 @@ def wound(raw, dice):
             raw[:] = b"".join(lines)
 
 
-WHOLE_FILE = ("holds no examples", "holds no series", "holds no vectors", "cannot be read")
+TAGGED = {
+    "columns": "-DOCSTART- -X- O\n\nEU NNP B-ORG\nrejects VBZ O\n\n# comment\n房间 NN B-LOC\n很大 NN I-LOC\n. . O\n\n",
+    "conllu": "# text = Don't go\n1-2\tDon't" + 8 * "\t_" + "\n1\tDo\tdo\tAUX\tVBP\t_\t3\taux\t_\t_\n"
+    "2\tn't\tnot\tPART\tRB\t_\t3\tadvmod\t_\t_\n3\tgo\tgo\tVERB\tVB\t_\t0\troot\t_\t_\n\n",
+    "word/tag": "１２月/t  ３１日/t  ，/w\n\n北京/ns  很/d  大/a\n",
+    "raw": "a moving film\n\n房间很大\n",
+}  # fmt: skip
+
+WHOLE_FILE = ("holds no examples", "holds no series", "holds no sentences", "holds no vectors", "cannot be read")
 
 
 def check(error, path):
@@ -88,11 +97,11 @@ def check(error, path):
     assert error.line is not None or any(words in str(error) for words in WHOLE_FILE), error
 
 
-def attempts(content, tmp_path, seed, read):
+def attempts(content, tmp_path, seed, read, count=COUNT):
     """Read many damaged files; give what was read, and how often it was an error."""
     path, errors, results = tmp_path / "file", 0, []
     dice = random.Random(seed)
-    for number in range(COUNT):
+    for number in range(count):
         damaged = mutated(content.encode(), dice)
         path.write_bytes(damaged)
         start = time.process_time()
@@ -105,8 +114,8 @@ def attempts(content, tmp_path, seed, read):
         assert time.process_time() - start < SECONDS, (number, damaged)
         if result is not None:
             results.append((damaged, result))
-    assert errors > COUNT // 20
-    assert len(results) > COUNT // 20  # some files are still in order, or the test would see errors alone
+    assert errors > count // 20
+    assert len(results) > count // 20  # some files are still in order, or the test would see errors alone
     return results
 
 
@@ -159,6 +168,23 @@ def test_damaged_series(tmp_path, format, missing, seed):  # noqa: A002
             assert len(series.values) > 0
             assert np.isfinite(series.values).all()
             assert series.label
+
+
+@pytest.mark.parametrize("format", TAGGED)
+def test_damaged_tags(tmp_path, format, seed):  # noqa: A002
+    options = {"scheme": "bio"} if format == "columns" else {"require_tags": False} if format == "raw" else {}
+    read = lambda path: list(read_tagged(path, format=format, **options))  # noqa: E731
+    for damaged, sentences in attempts(TAGGED[format], tmp_path, seed, read, COUNT // 2):
+        lines = plain_lines(damaged)
+        assert sentences
+        for sentence in sentences:
+            assert all(sentence.words)
+            assert format == "raw" or len(sentence.tags) == len(sentence.words)
+            for at, word in enumerate(sentence.words):
+                assert word in lines[sentence.line_of(at) - 1]
+        again = tmp_path / "again"
+        again.write_text("".join(line + "\n" for sentence in sentences for line in tagged_lines(sentence)), encoding="utf-8")
+        assert [(s.words, s.tags) for s in read(again)] == [(s.words, s.tags) for s in sentences]
 
 
 @pytest.mark.parametrize("kind", VECTORS)

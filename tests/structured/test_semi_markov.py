@@ -69,6 +69,50 @@ def test_every_answer_is_that_of_all_segmentations(case):
         assert likelihoods[b].item() == pytest.approx(found[tuple(right[b])] - logs[b].item(), abs=1e-10)
 
 
+@pytest.mark.parametrize("k", [1, 2, 7, 500])
+def test_the_k_best_are_those_of_all_segmentations(case, k):
+    crf, emissions, mask = case
+    ranked = crf.nbest(emissions, k, mask)
+    with torch.no_grad():
+        for b in range(4):
+            found = segmentations(crf, emissions[b][mask[b]])
+            total = np.logaddexp.reduce(list(found.values()))
+            wanted = sorted(found.values(), reverse=True)[:k]
+            given = [tuple(path) for path, _ in ranked[b]]
+            assert len(set(given)) == len(given)
+            # Some are equally good: they may come in any order.
+            np.testing.assert_allclose([found[path] for path in given], wanted, rtol=1e-9)
+            np.testing.assert_allclose([p for _, p in ranked[b]], np.exp(np.array(wanted) - total), rtol=1e-9)
+    assert [row[0][0] for row in ranked] == crf.decode(emissions, mask)
+
+
+def test_samples_are_as_frequent_as_probable(case):
+    crf, emissions, mask = case
+    N = 4000
+    drawn = crf.sample(emissions, N, mask, torch.Generator().manual_seed(1))
+    assert [len(row) for row in drawn] == [N] * 4
+    with torch.no_grad():
+        for b in range(4):
+            found = segmentations(crf, emissions[b][mask[b]])
+            total = np.logaddexp.reduce(list(found.values()))
+            counts = dict.fromkeys(found, 0)
+            for path in drawn[b]:
+                counts[tuple(path)] += 1
+            for path, score in found.items():
+                p = np.exp(score - total)
+                assert abs(counts[path] - N * p) < 5 * np.sqrt(N * p * (1 - p)) + 1
+
+
+def test_how_many_must_be_positive(case):
+    crf, emissions, _ = case
+    with pytest.raises(ConfigError, match="k must be positive"):
+        crf.nbest(emissions, 0)
+    with pytest.raises(ConfigError, match="count must be positive"):
+        crf.sample(emissions, 0)
+    assert crf.nbest(emissions[:, :0], 3) == [[([], 1.0)]] * 4
+    assert crf.sample(emissions[:, :0], 2) == [[[], []]] * 4
+
+
 def test_gradients_by_gradcheck(case):
     crf, emissions, mask = case
     segments = crf.decode(emissions, mask)

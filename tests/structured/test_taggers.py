@@ -38,6 +38,16 @@ def toy(count, seed):
     return X, y
 
 
+@pytest.mark.parametrize("kind", TAGGERS)
+def test_minutes_end_learning_after_one_round(kind):
+    X, y = toy(30, 0)
+    model = kind(SMALL, max_minutes=1e-9).fit(X, y)
+    assert len(model.history_) == (2 if kind is FeatureCRF else 1)
+    assert model.predict(X[:1])
+    with pytest.raises(ConfigError, match="max_minutes must be positive"):
+        kind(max_minutes=0)
+
+
 # --- features ---------------------------------------------------------------------------------------------------------
 
 

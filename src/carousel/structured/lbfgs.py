@@ -41,6 +41,7 @@ def minimise(
     memory: int = 6,
     tol: float = 1e-5,
     period: int = 10,
+    stop: Callable[[], bool] | None = None,
 ) -> Minimum:
     """Go down a smooth function.
 
@@ -51,6 +52,7 @@ def minimise(
         memory: of how many steps the curvature is kept.
         tol: it stops when the last `period` steps gained less than this, relative to the value.
         period: see `tol`.
+        stop: asked after each step whether to end there.
 
     References:
         Liu, Nocedal (1989), "On the Limited Memory BFGS Method for Large Scale Optimization".
@@ -81,6 +83,8 @@ def minimise(
         history.append(value)
         if len(history) > period and history[-1 - period] - value < tol * abs(value):
             return Minimum(x, value, history, True)
+        if stop is not None and stop():
+            break
     return Minimum(x, value, history, False)
 
 

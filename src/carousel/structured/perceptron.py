@@ -101,6 +101,7 @@ class StructuredPerceptron(FeatureTagger):
         index: how strings become numbers.
         constraints: ``bio``, ``iob1``, ``bioes`` or ``bmes``: predictions keep to it; by default to nothing.
         seed: of the order of sentences.
+        max_minutes: learning ends at the end of the epoch after so many; None: never.
         epochs: how often it goes through all sentences; less if it makes no mistake in one.
 
     Attributes:
@@ -128,10 +129,11 @@ class StructuredPerceptron(FeatureTagger):
         index: FeatureIndex | None = None,
         constraints: str | None = None,
         seed: int = 0,
+        max_minutes: float | None = None,
         *,
         epochs: int = 8,
     ) -> None:
-        super().__init__(features, index, constraints, seed)
+        super().__init__(features, index, constraints, seed, max_minutes)
         if epochs < 1:
             raise ConfigError(explain("StructuredPerceptron: there must be an epoch.", got=f"epochs={epochs}"))
         self.epochs = epochs
@@ -140,7 +142,7 @@ class StructuredPerceptron(FeatureTagger):
         return {"epochs": self.epochs}
 
     def _train(self, data: Sentence) -> tuple[Weights, list[float]]:
-        F, K, history = data.features.size, len(self.classes_), []
+        F, K, history, over = data.features.size, len(self.classes_), [], self._clock()
         model, sentences = _Averaged(F, K), [one for one in _each(data) if len(one.tags)]
         generator = np.random.default_rng(self.seed)
         for _ in range(self.epochs):
@@ -157,7 +159,7 @@ class StructuredPerceptron(FeatureTagger):
                 wrong += mistakes
                 model.passed += 1.0
             history.append(wrong / max(len(data.tags), 1))
-            if not wrong:
+            if not wrong or over():
                 break
         return model.mean(F, K), history
 
@@ -177,6 +179,7 @@ class StructuredSVM(FeatureTagger):
         index: how strings become numbers.
         constraints: ``bio``, ``iob1``, ``bioes`` or ``bmes``: predictions keep to it; by default to nothing.
         seed: of the order of sentences.
+        max_minutes: learning ends at the end of the epoch after so many; None: never.
         C: what a wrong tag costs, beside the weights' size.
         epochs: how often it goes through all sentences.
         tol: it ends when the duality gap, as met in an epoch, is below this part of the objective.
@@ -207,12 +210,13 @@ class StructuredSVM(FeatureTagger):
         index: FeatureIndex | None = None,
         constraints: str | None = None,
         seed: int = 0,
+        max_minutes: float | None = None,
         *,
         C: float = 0.1,
         epochs: int = 10,
         tol: float = 0.01,
     ) -> None:
-        super().__init__(features, index, constraints, seed)
+        super().__init__(features, index, constraints, seed, max_minutes)
         if not C > 0 or epochs < 1 or not tol >= 0:
             got = f"C={C}, epochs={epochs}, tol={tol}"
             raise ConfigError(explain("StructuredSVM: C and epochs must be positive, tol not negative.", got=got))
@@ -222,7 +226,7 @@ class StructuredSVM(FeatureTagger):
         return {"C": self.C, "epochs": self.epochs, "tol": self.tol}
 
     def _train(self, data: Sentence) -> tuple[Weights, list[float]]:
-        F, K, history = data.features.size, len(self.classes_), []
+        F, K, history, over = data.features.size, len(self.classes_), [], self._clock()
         model, sentences = _Averaged(F, K), [one for one in _each(data) if len(one.tags)]
         generator = np.random.default_rng(self.seed)
         parts = [(torch.zeros(len(one.tags), K), torch.zeros(K, K)) for one in sentences]
@@ -236,7 +240,7 @@ class StructuredSVM(FeatureTagger):
                 model.passed += step
             dual = costs.sum() - 0.5 * float(model.now.double().square().sum())
             history.append(float(met / max(dual, 1e-12)))
-            if history[-1] < self.tol:
+            if history[-1] < self.tol or over():
                 break
         return model.mean(F, K), history
 

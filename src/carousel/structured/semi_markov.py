@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -132,6 +133,102 @@ class SemiMarkovCRF(nn.Module):
             found.append(path[::-1])
         return found
 
+    @torch.no_grad()
+    def nbest(
+        self, emissions: Float[Tensor, "B T K"], k: int, mask: Bool[Tensor, "B T"] | None = None
+    ) -> list[list[tuple[list[Segment], float]]]:
+        """The k best segmentations of each row, or as many as there are, the best first, each with its probability.
+
+        Args:
+            emissions: (B, T, K), or (T, B, K).
+            k: how many.
+            mask: (B, T), or (T, B), True where data is real; everywhere by default.
+
+        Raises:
+            ConfigError: k is not positive.
+        """
+        if k < 1:
+            raise ConfigError(explain("SemiMarkovCRF.nbest: k must be positive.", got=f"{k}"))
+        scores, lengths = self._segment_scores(emissions, mask)
+        B, T, L, K = scores.shape
+        # Each place keeps the k best ways to it with each tag, (B, k, K); at the beginning there is one.
+        before = [torch.full((B, k, K), -torch.inf, dtype=scores.dtype, device=scores.device)]
+        before[0][:, 0] = self.start_transitions
+        ends, taken, sources = [], [], []
+        for t in range(T):
+            ways = torch.cat([scores[:, t, n, None] + before[t - n] for n in range(min(t + 1, L))], 1)  # (B, L'·k, K)
+            best, way = ways.topk(k, dim=1)
+            follows, source = (best[..., None] + self.transitions).flatten(1, 2).topk(k, dim=1)  # of (B, k·K, K)
+            before.append(follows)
+            ends.append(best)
+            taken.append(way)
+            sources.append(source)
+        logs = self._log_partition(scores, lengths).tolist()
+        found: list[list[tuple[list[Segment], float]]] = []
+        for row, length in enumerate(lengths.tolist()):
+            if not length:
+                found.append([([], 1.0)])
+                continue
+            totals, order = (ends[length - 1][row] + self.end_transitions).flatten().sort(descending=True)
+            paths = []
+            for total, at in zip(totals[:k].tolist(), order[:k].tolist(), strict=True):
+                if total == -torch.inf:
+                    break
+                end, (rank, tag), path = length, divmod(at, K), []
+                while end > 0:
+                    n, rank = divmod(int(taken[end - 1][row, rank, tag]), k)
+                    begin = end - n - 1
+                    path.append((begin, end, tag))
+                    if begin:
+                        rank, tag = divmod(int(sources[begin - 1][row, rank, tag]), K)
+                    end = begin
+                paths.append((path[::-1], math.exp(total - logs[row])))
+            found.append(paths)
+        return found
+
+    @torch.no_grad()
+    def sample(
+        self,
+        emissions: Float[Tensor, "B T K"],
+        count: int = 1,
+        mask: Bool[Tensor, "B T"] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> list[list[list[Segment]]]:
+        """Segmentations drawn by their probability: `count` for each row.
+
+        Args:
+            emissions: (B, T, K), or (T, B, K).
+            count: how many for each row.
+            mask: (B, T), or (T, B), True where data is real; everywhere by default.
+            generator: torch's; its own by default.
+
+        Raises:
+            ConfigError: `count` is not positive.
+        """
+        if count < 1:
+            raise ConfigError(explain("SemiMarkovCRF.sample: count must be positive.", got=f"{count}"))
+        scores, lengths = self._segment_scores(emissions, mask)
+        B, _, L, K = scores.shape
+        before, ends = self._sums(scores)
+        found: list[list[list[Segment]]] = [[[] for _ in range(count)] for _ in range(B)]
+        # All draws go backwards together: how far each has come, and the scores of the tag that ends there.
+        row = torch.arange(B, device=lengths.device).repeat_interleave(count)
+        draw = torch.arange(count, device=lengths.device).repeat(B)
+        end = lengths[row]
+        after = self.end_transitions.to(scores.dtype).expand(B * count, K)
+        while (alive := end > 0).any():
+            row, draw, end, after = row[alive], draw[alive], end[alive], after[alive]
+            tag = _drawn(ends[end, row] + after, generator)
+            longest = torch.arange(L, device=end.device)
+            begins = end[:, None] - 1 - longest  # (N, L)
+            ways = scores[row, end - 1, :, tag] + before[begins.clamp(min=0), row[:, None], tag[:, None]]
+            length = _drawn(ways.masked_fill(begins < 0, -torch.inf), generator) + 1
+            begin = end - length
+            for b, at, *segment in zip(*(x.tolist() for x in (row, draw, begin, end, tag)), strict=True):
+                found[b][at].append((segment[0], segment[1], segment[2]))
+            end, after = begin, self.transitions.to(scores.dtype)[:, tag].T
+        return [[path[::-1] for path in paths] for paths in found]
+
     def marginals(self, emissions: Float[Tensor, "B T K"], mask: Bool[Tensor, "B T"] | None = None) -> Tensor:
         """The probability of each segment, (B, T, L, K): that one of so many steps, less one, ends at a row's real step t.
 
@@ -170,6 +267,12 @@ class SemiMarkovCRF(nn.Module):
         return scores.to(unary.dtype) + self.length_scores, lengths
 
     def _log_partition(self, scores: Tensor, lengths: Tensor) -> Tensor:
+        ends = self._sums(scores)[1]
+        last = ends[lengths, torch.arange(len(lengths), device=lengths.device)] + self.end_transitions
+        return torch.where(lengths > 0, log_sum_exp(last, 1), 0.0)
+
+    def _sums(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """(T + 1, B, K) each: of all ways that come to a place and go on with a tag, and that end there with one."""
         B, T, L, K = scores.shape
         before = [self.start_transitions.to(scores.dtype).expand(B, K)]
         ends = [scores.new_full((B, K), -torch.inf)]
@@ -178,8 +281,7 @@ class SemiMarkovCRF(nn.Module):
             alpha = log_sum_exp(ways, 1)
             ends.append(alpha)
             before.append(log_sum_exp(alpha[:, :, None] + self.transitions, 1))
-        last = torch.stack(ends, 1)[torch.arange(B, device=lengths.device), lengths] + self.end_transitions
-        return torch.where(lengths > 0, log_sum_exp(last, 1), 0.0)
+        return torch.stack(before), torch.stack(ends)
 
     def _score(self, scores: Tensor, segments: Sequence[Sequence[Segment]], lengths: Tensor) -> Tensor:
         B, _, L, K = scores.shape
@@ -203,3 +305,8 @@ class SemiMarkovCRF(nn.Module):
                 score = score + self.start_transitions[tags[0]] + self.end_transitions[tags[-1]]
             total.append(score)
         return torch.stack(total) if total else scores.new_zeros(0)
+
+
+def _drawn(logs: Tensor, generator: torch.Generator | None) -> Tensor:
+    """(N,): one of the last axis for each row, by the logs of its weights."""
+    return torch.multinomial(logs.softmax(1), 1, generator=generator)[:, 0]

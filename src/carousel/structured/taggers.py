@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -77,6 +79,7 @@ class FeatureTagger(ABC):
         index: how strings become numbers.
         constraints: ``bio``, ``iob1``, ``bioes`` or ``bmes``: predictions keep to it; by default to nothing.
         seed: of the order of sentences.
+        max_minutes: learning ends at the next iteration or epoch after so many; None: never.
 
     Attributes:
         classes_: the tags, sorted.
@@ -94,12 +97,15 @@ class FeatureTagger(ABC):
         index: FeatureIndex | None = None,
         constraints: str | None = None,
         seed: int = 0,
+        max_minutes: float | None = None,
     ) -> None:
+        if max_minutes is not None and not max_minutes > 0:
+            raise ConfigError(explain(f"{type(self).__name__}: max_minutes must be positive.", got=f"{max_minutes}"))
         if constraints is not None and constraints not in SCHEMES:
             raise ConfigError(f"{type(self).__name__}: " + unknown_name("scheme", constraints, SCHEMES))
         self.features = features or TokenFeatures()
         self.index = index or FeatureIndex()
-        self.constraints, self.seed = constraints, seed
+        self.constraints, self.seed, self.max_minutes = constraints, seed, max_minutes
         self.classes_: list[str] = []
         self.weights_: Weights | None = None
         self.history_: list[float] = []
@@ -227,6 +233,11 @@ class FeatureTagger(ABC):
         """The constructor's own, beside those that all have."""
         return {}
 
+    def _clock(self) -> Callable[[], bool]:
+        """Tells whether the minutes are over; they begin now."""
+        end = math.inf if self.max_minutes is None else time.monotonic() + 60 * self.max_minutes
+        return lambda: time.monotonic() >= end
+
     def _learned(self) -> Weights:
         if self.weights_ is None:
             raise NotFittedError(
@@ -269,6 +280,7 @@ class FeatureCRF(FeatureTagger):
         index: how strings become numbers.
         constraints: ``bio``, ``iob1``, ``bioes`` or ``bmes``: predictions keep to it; by default to nothing.
         seed: of nothing here.
+        max_minutes: learning ends at the next iteration after so many; None: never.
         c2: of the penalty.
         max_iter: of the search.
         tol: it ends when ten iterations gained less than this, relative to the objective.
@@ -298,12 +310,13 @@ class FeatureCRF(FeatureTagger):
         index: FeatureIndex | None = None,
         constraints: str | None = None,
         seed: int = 0,
+        max_minutes: float | None = None,
         *,
         c2: float = 1.0,
         max_iter: int = 200,
         tol: float = 1e-5,
     ) -> None:
-        super().__init__(features, index, constraints, seed)
+        super().__init__(features, index, constraints, seed, max_minutes)
         if not c2 >= 0 or max_iter < 0 or not tol >= 0:
             got = f"c2={c2}, max_iter={max_iter}, tol={tol}"
             raise ConfigError(explain("FeatureCRF: options must not be negative.", got=got))
@@ -313,7 +326,7 @@ class FeatureCRF(FeatureTagger):
         return {"c2": self.c2, "max_iter": self.max_iter, "tol": self.tol}
 
     def _train(self, data: Sentence) -> tuple[Weights, list[float]]:
-        F, K = data.features.size, len(self.classes_)
+        F, K, over = data.features.size, len(self.classes_), self._clock()
         turned = data.features.turned
 
         def objective(flat: Tensor) -> tuple[float, Tensor]:
@@ -326,5 +339,6 @@ class FeatureCRF(FeatureTagger):
             value = float(losses.detach().double().sum()) + self.c2 * float(torch.dot(flat, flat))
             return value, gradient.add_(flat, alpha=2 * self.c2)
 
-        found = minimise(objective, torch.zeros(F * K + K * K + 2 * K), max_iter=self.max_iter, tol=self.tol)
+        start = torch.zeros(F * K + K * K + 2 * K)
+        found = minimise(objective, start, max_iter=self.max_iter, tol=self.tol, stop=over)
         return Weights.of(found.x, F, K), found.history
