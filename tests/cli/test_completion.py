@@ -48,7 +48,9 @@ def complete(request, tmp_path_factory):
         quoted = ["carousel", *words]
         asked = ASK[shell].format(words=" ".join(f"'{word}'" for word in quoted), count=len(quoted), line=" ".join(quoted))
         empty = {"bash": ["--norc", "--noprofile"], "zsh": ["-f"], "fish": ["--no-config"]}[shell]
-        done = subprocess.run([shell, *empty, "-c", script + asked], capture_output=True, text=True, cwd=folder, check=False)
+        file = folder.parent / f"{shell}.script"  # as an argument it would be too long
+        file.write_text(script + asked)
+        done = subprocess.run([shell, *empty, file], capture_output=True, text=True, cwd=folder, check=False)
         assert not done.stderr, done.stderr
         found = [line.rstrip("/") for line in done.stdout.split("\n") if line]
         return [line for line in found if line.startswith(words[-1])]  # zsh's own compadd chooses, and this one does not

@@ -25,11 +25,18 @@ for labels, McNemar's exact test. An interval that does not hold 0 is a differen
 comparisons one looks like that anyway.
 
 example: carousel compare runs/lstm runs/gru --data test.tsv --plot curves.png
+
+With --task tag in place of runs, several kinds of models are trained on one data set, networks and structured models, and put
+into one table: carousel compare --task tag --help
 """
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run the verb on what follows it."""
+    if any(argument == "--task" or argument.startswith("--task=") for argument in arguments):
+        from carousel.cli import compare_methods
+
+        return compare_methods.run(arguments)
     given = parser().parse(arguments)
     if given.data == "-" and len(given.runs) > 1:
         raise ConfigError(explain("--data: the standard input can be read only once.", advice="name a file"))
@@ -65,6 +72,7 @@ def parser() -> VerbParser:
     made.add_argument("runs", metavar="RUN", nargs="+", help="run directories; the others are compared with the first")
     made.add_argument("--data", metavar="FILE", help="labelled data that all models are to answer")
     made.add_argument("--json", action="store_true", help="print one JSON object")
+    made.add_argument("--task", metavar="NAME", help="train several kinds of models instead; see below")
     made.add_argument("--plot", metavar="FILE.png", type=Path, help="draw the learning curves of all runs")
     add_data_options(made)
     add_model_options(made)

@@ -35,7 +35,7 @@ def run(arguments: Sequence[str]) -> int:
     from carousel.cli.user_code import open_run
 
     model = open_run(given.directory, code=given.code, cell=given.cell, device=given.device)
-    model.read_with(text_field=given.text_field, label_field=given.label_field)
+    model.read_with(text_field=given.text_field, label_field=given.label_field, column=given.column)
     if given.file == "-" and sys.stdin is not None and sys.stdin.isatty():
         say("Reading records, one a line; end with Ctrl-D.")
     vectors = model.encode(model.read_records(given.file, format=given.format))

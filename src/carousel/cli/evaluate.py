@@ -19,7 +19,7 @@ def run(arguments: Sequence[str]) -> int:
     from carousel.cli.user_code import open_run
 
     model = open_run(given.directory, code=given.code, cell=given.cell, device=given.device)
-    model.read_with(format=given.format, text_field=given.text_field, label_field=given.label_field)
+    model.read_with(format=given.format, text_field=given.text_field, label_field=given.label_field, column=given.column)
     scores = model.evaluate_file(given.data, Path(given.directory))
     if given.json:
         print(json.dumps(scores))

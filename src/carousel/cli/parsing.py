@@ -69,12 +69,15 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say how a data file is written; None keeps what the model was trained with."""
-    add_field_options(parser.add_argument_group("data file"))
+    group = parser.add_argument_group("data file")
+    add_field_options(group)
+    group.add_argument("--column", metavar="NAME", help="tagged sentences: column of the tags, by number or name")
 
 
 def add_field_options(parser: argparse._ActionsContainer) -> None:
     """Add the options that say how a file is written and where in it things stand."""
     how = "how the file is written; by default its suffix or first line tells"
-    parser.add_argument("--format", choices=["tsv", "csv", "jsonl", "txt", "ts"], help=how)
+    formats = ["tsv", "csv", "jsonl", "txt", "ts", "columns", "conllu", "word/tag", "raw"]
+    parser.add_argument("--format", choices=formats, help=how)
     parser.add_argument("--text_field", metavar="NAME", help="column or key of the text")
     parser.add_argument("--label_field", metavar="NAME", help="column or key of the label")

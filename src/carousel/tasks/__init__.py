@@ -22,9 +22,23 @@ if TYPE_CHECKING:
     from carousel.tasks.base import Estimator
     from carousel.tasks.classify import Classifier
     from carousel.tasks.cross_validation import cross_validate
+    from carousel.tasks.keyterms import KeyTerms
     from carousel.tasks.lm import LanguageModel
+    from carousel.tasks.poem import Poet
+    from carousel.tasks.tag import Tagger
 
-__all__ = ["TASKS", "Classifier", "Estimator", "LanguageModel", "TaskEntry", "cross_validate", "load_task"]
+__all__ = [
+    "TASKS",
+    "Classifier",
+    "Estimator",
+    "KeyTerms",
+    "LanguageModel",
+    "Poet",
+    "Tagger",
+    "TaskEntry",
+    "cross_validate",
+    "load_task",
+]
 
 
 def __getattr__(name: str) -> Any:

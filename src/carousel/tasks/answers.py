@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import sys
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +74,19 @@ class Answering(abc.ABC):
         exponentials = np.exp(scores - scores.max(axis=1, keepdims=True, initial=-np.inf))
         chances = exponentials / exponentials.sum(axis=1, keepdims=True)
         return np.ascontiguousarray(chances[:, np.argsort(form.back(self._answer_names()), kind="stable")])
+
+    def answer_with(self, *, top: int | None = None) -> Self:
+        """Choose how much is answered from now on, in tasks that answer with a ranked list.
+
+        Args:
+            top: so many of the best; None: those that the model is sure enough of.
+
+        Raises:
+            ConfigError: there is no list, or `top` is not possible.
+        """
+        if top is not None:
+            raise ConfigError(explain("option top: the answers of this task are no ranked list.", got=str(top)))
+        return self
 
     @property
     def classes_(self) -> NDArray[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from carousel.errors import ShapeError
 from carousel.tasks.evaluation import Evaluation, Floats
 
-__all__ = ["Interval", "bootstrap", "mcnemar", "paired_bootstrap", "student", "wilson"]
+__all__ = ["Interval", "Scored", "bootstrap", "mcnemar", "paired_bootstrap", "student", "wilson"]
 
 LEVEL = 0.95
 RESAMPLES = 1000
@@ -39,7 +40,31 @@ class Interval:
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
-def bootstrap(evaluation: Evaluation, *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Interval]:
+class Scored(Protocol):
+    """What can be resampled: N items, whose scores are functions of sums over them."""
+
+    def __len__(self) -> int:
+        """N."""
+
+    def scores(self) -> dict[str, float]:
+        """All scores by name; `count`, where it is there, has no interval."""
+
+    def statistics(self, rows: slice | NDArray[np.int64]) -> Floats:
+        """(n, K): what the scores need of some items.
+
+        Args:
+            rows: which.
+        """
+
+    def scores_of(self, sums: Floats) -> dict[str, Floats]:
+        """Score to values (...), those that have intervals.
+
+        Args:
+            sums: (..., K), sums of statistics.
+        """
+
+
+def bootstrap(evaluation: Scored, *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Interval]:
     """Percentile intervals of all scores [1]: items are drawn again, with replacement, as many as there are.
 
     More than 10,000 items are put into 10,000 groups at random, and the groups are drawn.
@@ -171,7 +196,7 @@ def _check_same_items(first: Evaluation, second: Evaluation) -> None:
         raise ShapeError("two evaluations of different items or labels cannot be compared item by item.")
 
 
-def _grouped(evaluation: Evaluation, seed: int) -> Floats:
+def _grouped(evaluation: Scored, seed: int) -> Floats:
     """(G, K): the statistics of the items, or of random groups of them where there are many."""
     N = len(evaluation)
     if N <= GROUPS:

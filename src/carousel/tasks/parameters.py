@@ -82,6 +82,7 @@ class Parameters:
             ConfigError: an impossible value.
         """
         chosen = {name: value for name, value in fields.items() if value is not None}
+        check_names(list(chosen), [item.name for item in dataclasses.fields(self.options)], where=type(self).__name__)
         self.options = dataclasses.replace(self.options, **chosen)
         self._given |= chosen
         return self

@@ -53,6 +53,24 @@ TASKS: Mapping[str, TaskEntry] = MappingProxyType(
             summary="the next token of a text: perplexity, generation, scores of sentences",
             reads="plain text, one sentence, verse or paragraph a line",
         ),
+        "tag": TaskEntry(
+            module="carousel.tasks.tag",
+            class_name="Tagger",
+            summary="a tag for every word or character: parts of speech, names, chunks, word segmentation",
+            reads="CoNLL-U, columns of CoNLL, word/tag text, segmented text",
+        ),
+        "keyterms": TaskEntry(
+            module="carousel.tasks.keyterms",
+            class_name="KeyTerms",
+            summary="the key terms of a document, ranked: marked in its text, or from a vocabulary",
+            reads="columns of words and tags, a blank line between documents; jsonl, tsv or csv with text and keyterms",
+        ),
+        "poem": TaskEntry(
+            module="carousel.tasks.poem",
+            class_name="Poet",
+            summary="Chinese poems that keep a given form: a quatrain, a tune, any lengths of lines",
+            reads="jsonl with paragraphs (a list of texts) and title, or rhythmic for the tune of a ci",
+        ),
     }
 )
 

@@ -176,10 +176,12 @@ class Module(LightningModule):
             raise bad_gradient_read_late(epoch=self.current_epoch + 1, number=number)
 
     def means(self, tally: Tally) -> dict[str, float]:
-        """The means of a tally, and what the model derives from them."""
+        """The means of a tally, and what the model derives from them, without what is there for that alone."""
         found = tally.means()
         derive = getattr(self.model, "derive", None)
-        return found if derive is None else found | derive(found)
+        if derive is None:
+            return found
+        return {name: value for name, value in (found | derive(found)).items() if not name.startswith("_")}
 
     def check_weights(self) -> None:
         """Raise if a weight is not finite: a step can overflow though its gradient was finite."""

@@ -40,7 +40,7 @@ class TrainableModel(Protocol):
     Three further methods are used where a model has them. ``run_state()`` gives what it carries from batch to batch beside
     its weights (plain values and tensors), which checkpoints keep, and ``load_run_state(state)`` takes it over, raising
     ValueError if it is none of its own. ``derive(means)`` gives numbers that follow from the means of an epoch, by name,
-    for its row.
+    for its row; a metric whose name begins with ``_`` is for ``derive`` alone and in no row.
     """
 
     def measure(self, batch: Any) -> Measured:
