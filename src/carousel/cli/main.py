@@ -50,6 +50,7 @@ VERBS = {
     "predict": Verb("carousel.cli.predict", "DIR [FILE|-]", "one prediction for every record of a file or of stdin"),
     "encode": Verb("carousel.cli.encode", "DIR [FILE|-]", "one vector for every record, for search, clustering, plots"),
     "generate": Verb("carousel.cli.generate", "DIR --prompt TEXT", "write on from a prompt, with a language model"),
+    "pinyin": Verb("carousel.cli.pinyin", "DIR [TEXT]", "pinyin to Chinese characters, with a language model"),
     "score": Verb("carousel.cli.score", "DIR [FILE|-]", "how likely sentences are; next words, blanks, validity"),
     "vectors": Verb("carousel.cli.vectors", "DIR", "the word vectors of a language model: write, compare, measure"),
     "init": Verb("carousel.cli.init", "TASK [FILE]", "write a configuration to start from, with every option explained"),

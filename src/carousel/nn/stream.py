@@ -223,6 +223,30 @@ class Stream:
         loops.write(torch.tensor(rows, dtype=torch.long, device=self._like.device), self._source.start(None, len(rows)))
 
     @torch.no_grad()
+    def restart(self, batch: int, state: Any = None) -> None:
+        """End all sequences and begin others, with the weights as they are packed: for a search that goes back and forth.
+
+        Args:
+            batch: how many begin; their slots are 0 to batch - 1.
+            state: what they start with, as for the layer's `step`; the start if None.
+
+        Raises:
+            ConfigError: the stream is closed, or its layer has a context.
+            ShapeError: the state has another shape.
+        """
+        loops, states = self._open(), self._source.start(state, batch)
+        if self._context:
+            raise ConfigError(f"{self._source.who}: sequences with a context cannot restart; layer.stream() makes a new stream")
+        same = batch == self._count
+        self._slots, self._next = list(range(batch)), batch
+        if batch > self._room or self._by_row:
+            self._set_room(max(batch, self._room), states)
+            return
+        loops.write(slice(0, batch), states)
+        if not same or self._row.keys() != set(self._slots):
+            self._renumber()
+
+    @torch.no_grad()
     def refresh(self) -> None:
         """Read the layer's parameters again; the states stay as they are."""
         self._set_room(self._room, self._open().read(slice(0, self._count)))

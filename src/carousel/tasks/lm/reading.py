@@ -22,6 +22,8 @@ STEPS = 256
 class Reading:
     """Some texts that are read side by side, token by token; what is kept does not grow with them.
 
+    A reading and those that :meth:`select` gives share what runs them: they belong to one thread.
+
     Args:
         network: in evaluation mode; not changed.
         batch: B, how many texts; each begins.
@@ -40,7 +42,8 @@ class Reading:
         self._batch = batch
         self._state: State | None = None
         self._streams: list[Stream] | None = None
-        self._selected = False
+        self._steps: _Steps | None = None  # what runs readings that were selected
+        self._shared: _Steps | None = None  # the same, for those that are selected from here
         self.read_all([end])
 
     def __len__(self) -> int:
@@ -61,9 +64,9 @@ class Reading:
         network = self._network
         tokens = torch.tensor(numbers, dtype=torch.long, device=network.device)
         with torch.no_grad():
-            if self._selected:
-                hidden, self._state = network(tokens[:, None], self._state)
-                return self._seen(hidden[-1])
+            if self._steps is not None:
+                x, self._state = self._steps.step(network.embedding(tokens), self._state or ())
+                return self._seen(x if network.projection is None else network.projection(x))
             if self._streams is None:
                 self._streams = [
                     layer.stream(state=state)  # type: ignore[operator]
@@ -110,7 +113,8 @@ class Reading:
 
         chosen = torch.tensor(rows, dtype=torch.long, device=self._network.device)
         found = object.__new__(Reading)
-        found._network, found._batch, found._streams, found._selected = self._network, len(rows), None, True
+        found._network, found._batch, found._streams = self._network, len(rows), None
+        self._shared = found._shared = found._steps = self._shared or _Steps(self._network)
         now = self._now() or ()
         found._state = tuple(tuple(tensor.index_select(1, chosen) for tensor in part) for part in now)
         found.hidden, found.log_probabilities = self.hidden[list(rows)], self.log_probabilities[list(rows)]
@@ -126,6 +130,26 @@ class Reading:
         self.hidden = hidden.float().cpu().numpy()
         self.log_probabilities = logits.log_softmax(-1).cpu().numpy()
         return self
+
+
+class _Steps:
+    """Runs steps from any states on weights that are packed once."""
+
+    def __init__(self, network: LanguageNetwork) -> None:
+        self._network = network
+        self._streams: list[Stream] | None = None
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Features of one token of each text, (B, E), to the last layer's output, and the states behind them."""
+        if self._streams is None:
+            layers = zip(self._network.layers, state, strict=True)
+            self._streams = [layer.stream(state=part) for layer, part in layers]  # type: ignore[operator]
+        else:
+            for stream, part in zip(self._streams, state, strict=True):
+                stream.restart(len(x), part)
+        for stream in self._streams:
+            x = stream.step(x)
+        return x, tuple(_parts(stream.state) for stream in self._streams)
 
 
 def _parts(state: Any) -> tuple[Tensor, ...]:

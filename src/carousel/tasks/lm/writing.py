@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,8 @@ from carousel.tasks.lm.sampling import Sampler, Sampling
 if TYPE_CHECKING:
     from carousel.tasks.lm.network import LanguageNetwork
     from carousel.tasks.lm.reading import Reading
+    from carousel.tasks.lm.task import LanguageModel
+    from carousel.tasks.lm.type_ahead import TypeAhead
 
 __all__ = ["Allowed", "LineScore", "Token", "Writing"]
 
@@ -176,6 +178,22 @@ class Writing:
         scores[UNKNOWN] = -np.inf
         best = np.argsort(-scores, kind="stable")[: min(count, len(scores) - 1)]
         return [(self.inputs_.tokens[number], float(np.exp(scores[number]))) for number in best.tolist()]
+
+    def type_ahead(self, count: int = 5, *, kept: int = 256) -> TypeAhead:
+        """Begin a text that is typed key by key, and completed at every keystroke.
+
+        Args:
+            count: completions to give.
+            kept: states that are kept for deleting; one for each word, or for each character.
+
+        Raises:
+            NotFittedError: before fitting or loading.
+            ConfigError: an argument is not possible, or the model reads backward.
+        """
+        from carousel.tasks.lm.type_ahead import TypeAhead
+
+        self._require_fitted("type_ahead")
+        return TypeAhead(cast("LanguageModel", self), count, kept)
 
     def continuations(self, prompt: str, candidates: Sequence[str]) -> npt.NDArray[np.float64]:
         """The log-probabilities of some texts, given what stands before them.
