@@ -7,6 +7,10 @@ pypinyin gives for the whole sentence; counted is every Chinese character.
     python benchmarks/pinyin.py pd199801.shared.txt.gz --work DIR                # trains into DIR/forward and DIR/backward
     python benchmarks/pinyin.py pd199801.shared.txt.gz --work DIR --run RUN      # measures RUN
     python benchmarks/pinyin.py pd199801.shared.txt.gz --work DIR --run RUN --part valid
+    python benchmarks/pinyin.py pd199801.shared.txt.gz --work DIR --run RUN --more dh_msra.txt.gz
+
+With --more, a file of characters with tags (MSRA), its sentences are counted as phrases, too, but for those that share ten
+characters in a row with what is measured or chosen on.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from carousel.tasks.lm.pinyin import PinyinInput
 from carousel.tasks.lm.readings import Readings, sentence_syllables
 
 SENTENCE = re.compile(r"[^。！？]*(?:[。！？]+[”’」』）》]*|$)")
+SHARED = 10
 OPTIONS = {
     "unit": "char", "min_count": 2, "hidden_size": 512, "embedding_size": 200, "batch_size": 32, "bptt": 48,
     "input_dropout": 0.1, "output_dropout": 0.3,
@@ -49,6 +54,24 @@ def make_files(source: Path, work: Path) -> dict[str, Path]:
         paths[name] = work / f"{name}.txt"
         paths[name].write_text("\n".join(found) + "\n", encoding="utf-8")
     return paths
+
+
+def add_more(source: Path, paths: dict[str, Path]) -> Path:
+    """The training sentences, and those of another file that have nothing in common with the rest."""
+    held = {
+        line[at : at + SHARED]
+        for name in ("valid", "test")
+        for line in paths[name].read_text(encoding="utf-8").splitlines()
+        for at in range(max(1, len(line) - SHARED + 1))
+    }
+    with gzip.open(source, "rt", encoding="utf-8") as file:
+        text = "".join(line[0] if line.strip() else "\n" for line in file)
+    found = [line for line in text.splitlines() if line]
+    kept = [line for line in found if not any(line[at : at + SHARED] in held for at in range(max(1, len(line) - SHARED + 1)))]
+    print(f"{source.name}: {len(kept)} of {len(found)} sentences, {sum(map(len, kept))} characters")
+    path = paths["train"].with_name("more.txt")
+    path.write_text(paths["train"].read_text(encoding="utf-8") + "\n".join(kept) + "\n", encoding="utf-8")
+    return path
 
 
 def typed(sentence: str, blank: str) -> str:
@@ -119,10 +142,11 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="where files and runs are written")
     parser.add_argument("--run", type=Path, help="a model that is trained already")
     parser.add_argument("--backward", type=Path, help="one that reads backward")
+    parser.add_argument("--more", type=Path, help="another file whose phrases are counted")
     parser.add_argument("--epochs", type=int, default=7)
     parser.add_argument("--part", choices=["valid", "test"], default="test")
     parser.add_argument("--sentences", type=int, default=600)
-    parser.add_argument("--beam", type=int, default=16)
+    parser.add_argument("--beam", type=int, default=32)
     given = parser.parse_args()
     torch.set_num_threads(1)
     given.work.mkdir(parents=True, exist_ok=True)
@@ -142,9 +166,12 @@ def main() -> None:
     print("| what | characters right | ms a character |\n| --- | --- | --- |")
     for order, name in ((1, "unigrams"), (2, "bigrams, Kneser-Ney")):
         print(f"| {name} | {by_counts(model, paths['train'], sentences, order):.4f} | |", flush=True)
-    rows = [("model", None, None), ("model and phrases", None, paths["train"])]
+    texts = [("", None), (" and phrases", paths["train"])]
+    if given.more is not None:
+        texts.append((" and phrases of both texts", add_more(given.more, paths)))
+    rows = [("model" + name, None, path) for name, path in texts]
     if backward is not None:
-        rows += [("both models", backward, None), ("both models and phrases", backward, paths["train"])]
+        rows += [("both models" + name, backward, path) for name, path in texts]
     for name, second, phrases in rows:
         for blank, how in ((" ", "blanks between syllables"), ("", "no blanks")):
             input_ = PinyinInput(model, second, phrases=phrases, beam=given.beam, spaced=bool(blank))

@@ -181,7 +181,9 @@ def test_a_wide_beam_finds_the_best_of_all(model):
         "".join(step.text for step in steps): score
         for score, steps in typed._searches[0].run(parse_pinyin("tamenxian", typed.readings))
     }
-    assert found == {text: pytest.approx(score, abs=1e-4) for text, score in scores.items()}
+    assert found == {text: pytest.approx(score, abs=0.1) for text, score in scores.items()}  # merged ones are estimates
+    assert max(found, key=found.get) == max(scores, key=scores.get)
+    assert max(found.values()) == pytest.approx(max(scores.values()), abs=1e-4)
     assert len(found) > 1
 
 

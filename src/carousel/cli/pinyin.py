@@ -59,7 +59,7 @@ def parser() -> VerbParser:
     made.add_argument("text", metavar="TEXT", nargs="*", default=[], help="pinyin; nothing, or -, reads lines from stdin")
     made.add_argument("--count", metavar="N", type=int, default=1, help="the N likeliest, each after its score in nats [1]")
     made.add_argument("--json", action="store_true", help="print one JSON object for each line")
-    made.add_argument("--beam", metavar="N", type=int, default=16, help="hypotheses kept at each place [16]")
+    made.add_argument("--beam", metavar="N", type=int, default=32, help="hypotheses kept at each place [32]")
     how = "letters between blanks that are a syllable are that one: xian is never xi'an"
     made.add_argument("--spaced", action="store_true", help=how)
     made.add_argument(

@@ -98,7 +98,7 @@ class PinyinInput:
         backward: LanguageModel | None = None,
         *,
         phrases: Texts | None = None,
-        beam: int = 16,
+        beam: int = 32,
         spaced: bool = False,
     ) -> None:
         if isinstance(beam, bool) or not isinstance(beam, int) or beam < 1:
