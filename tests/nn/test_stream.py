@@ -368,3 +368,20 @@ def test_a_layer_that_runs_backwards_does_not_stream(make):
 
 def test_states_are_not_zero_here():
     assert all(part.abs().min() > 0 for part in floating(random_state(random_layer("lstm"), 2)))
+
+
+def test_a_stream_restarts_from_any_states():
+    layer = nn.Recurrent("lstm", input_size=3, hidden_size=4)
+    x = torch.randn(3, 5, 3)
+    stream = layer.stream(2)
+    stream.step(torch.randn(2, 3))
+    _, state = layer(x[:2])
+    for batch in (5, 1, 3):  # more than there is room for, fewer, and others
+        mine = type(state)(*(part[:, :batch] for part in state))
+        stream.restart(batch, mine)
+        assert stream.slots == tuple(range(batch))
+        wanted, after = layer(x[2:, :batch], mine)
+        assert torch.allclose(stream.step(x[2, :batch]), wanted[0], atol=1e-6)
+        assert torch.allclose(stream.state.h, after.h, atol=1e-6)
+    stream.restart(2)
+    assert torch.allclose(stream.step(x[0, :2]), layer(x[:1, :2])[0][0], atol=1e-6)
