@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from carousel.cli.console import say
+from carousel.cli.interrupts import until_interrupted
 from carousel.cli.parsing import VerbParser, add_model_options
 from carousel.cli.poems import add_poem_options, is_poet, refuse_poem_options, write_poems
 from carousel.cli.type_ahead import add_type_ahead_options, type_ahead
@@ -49,7 +50,7 @@ def run(arguments: Sequence[str]) -> int:
         try:
             if not given.no_prompt:
                 sys.stdout.write(prompt)
-            for part in text:
+            for part in until_interrupted(text):
                 sys.stdout.write(part)
                 sys.stdout.flush()
         except KeyboardInterrupt:
