@@ -16,7 +16,7 @@ from carousel.tasks.run_directory import CODE_ADVICE, ConfigFile
 if TYPE_CHECKING:
     from carousel.graph import Cell
 
-__all__ = ["choose_cell", "describe_cell", "restore_cell"]
+__all__ = ["choose_cell", "describe_cell", "require_vector_cell", "restore_cell"]
 
 
 def choose_cell(spec: str | type[Cell] | Cell, options: Mapping[str, Any]) -> Cell:
@@ -53,6 +53,20 @@ def describe_cell(cell: Cell) -> dict[str, Any]:
     if found["custom_cell"]:
         found["cell_fingerprint"] = cell.fingerprint
     return found
+
+
+def require_vector_cell(cell: Cell) -> None:
+    """Refuse a cell that a sequence of vectors cannot feed: to be called before any data are read.
+
+    Raises:
+        ConfigError: it has several inputs, a context, or an input of another shape.
+    """
+    from carousel.cells import cell_name
+
+    if len(cell.inputs) != 1 or cell.context or cell.shapes.get(cell.inputs[0], ("I",)) != ("I",):
+        wants = ", ".join(f"{value} {cell.shapes.get(value, '(I)')}" for value in (*cell.inputs, *cell.context))
+        what, got = f"option cell: {cell_name(cell)} cannot read a text.", f"a cell over {wants}"
+        raise ConfigError(explain(what, got=got, expected="one vector a step"))
 
 
 def restore_cell(saved: ConfigFile, given: type[Cell] | Cell | None) -> Cell:

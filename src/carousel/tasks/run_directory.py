@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ __all__ = [
     "check_destination",
     "check_files",
     "is_run_directory",
+    "path_text",
     "publish",
     "read_config",
     "stage",
@@ -37,6 +39,11 @@ __all__ = [
 CONFIG_FILE = "config.yaml"
 WEIGHTS_FILE = "model.safetensors"
 SMALL = 1 << 20  # bytes
+
+
+def path_text(data: object) -> str | None:
+    """What a configuration says of data: the path of a file, None for what is in memory."""
+    return os.fspath(data) if isinstance(data, str | os.PathLike) else None
 
 
 def is_run_directory(path: Path) -> bool:

@@ -6,7 +6,7 @@ import random
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,14 @@ from carousel.errors import DataError, explain
 if TYPE_CHECKING:
     from carousel.data import Example
 
-__all__ = ["held_places", "hold_out"]
+__all__ = ["HELD_OUT", "held_places", "hold_out", "hold_out_any"]
+
+Item = TypeVar("Item")
+
+HELD_OUT = 0.1
 
 
-def held_places(groups: Iterable[tuple[str, ...]], *, seed: int, share: float = 0.1) -> npt.NDArray[np.bool_]:
+def held_places(groups: Iterable[tuple[str, ...]], *, seed: int, share: float = HELD_OUT) -> npt.NDArray[np.bool_]:
     """Choose which records are held out: the same share of every group, always the same for the same seed.
 
     It keeps a few bytes for each record, so that it works for data that are not kept in memory.
@@ -51,7 +55,7 @@ def held_places(groups: Iterable[tuple[str, ...]], *, seed: int, share: float = 
     return held
 
 
-def hold_out(examples: Sequence[Example], *, seed: int, share: float = 0.1) -> tuple[list[Example], list[Example]]:
+def hold_out(examples: Sequence[Example], *, seed: int, share: float = HELD_OUT) -> tuple[list[Example], list[Example]]:
     """Split off validation data, the same share of every label, always the same for the same seed.
 
     Args:
@@ -73,6 +77,28 @@ def hold_out(examples: Sequence[Example], *, seed: int, share: float = 0.1) -> t
         )
     rest = [example for example, out in zip(examples, held, strict=True) if not out]
     return rest, [example for example, out in zip(examples, held, strict=True) if out]
+
+
+def hold_out_any(items: Sequence[Item], *, seed: int, what: str) -> tuple[list[Item], list[Item]]:
+    """Split off a tenth of items without labels for validation, always the same for the same seed.
+
+    Args:
+        items: not changed.
+        seed: chooses which.
+        what: they are, for the message.
+
+    Returns:
+        The rest and the tenth, each in the order of `items`.
+
+    Raises:
+        DataError: there is only one.
+    """
+    if len(items) < 2:
+        raise DataError(explain(f"too few {what} to hold out a part for validation.", got="1", advice="give valid"))
+    # Not cryptography: a stable choice.
+    chosen = set(random.Random(seed).sample(range(len(items)), round(HELD_OUT * len(items)) or 1))  # noqa: S311
+    rest = [item for at, item in enumerate(items) if at not in chosen]
+    return rest, [items[at] for at in sorted(chosen)]
 
 
 def _numbered(groups: Iterable[tuple[str, ...]]) -> tuple[npt.NDArray[np.int32], list[tuple[str, ...]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from carousel.tasks.classify.records import LabelledData, Records, open_records,
 from carousel.tasks.classify.rows import Rows, encode_rows
 from carousel.tasks.classify.sources import SOURCES, Source, recall_source
 from carousel.tasks.classify.targets import Target, labels_of
+from carousel.tasks.run_directory import path_text
 from carousel.tasks.splits import held_places
 
 __all__ = ["PREDICT_BATCH_SIZE", "ClassifierInputs", "PreparedRecords", "prepare"]
@@ -142,7 +142,7 @@ def prepare(
         inputs=inputs,
         train=BucketedBatches(rows.sequences, rows.answers, batch_size=size, shuffle=True, seed=seed, weights=weights),
         valid=BucketedBatches(held_rows.sequences, held_rows.answers, batch_size=larger, shuffle=False, seed=seed),
-        sources={"train": _path_text(train), "valid": _path_text(valid)},
+        sources={"train": path_text(train), "valid": path_text(valid)},
         held=check,
         held_rows=held_rows,
     )
@@ -159,7 +159,3 @@ def _hold_out(records: Records, target: str, seed: int, note: Callable[[str], No
         )
     note(f"No validation data given: {held.sum()} of {len(held)} examples are held out for it.")
     return records.part(~held), records.part(held)
-
-
-def _path_text(data: LabelledData | None) -> str | None:
-    return os.fspath(data) if isinstance(data, str | os.PathLike) else None

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from carousel.nn import SUMMARIES, Linear, Recurrent, Summary, VariationalDropout, WeightDrop, Zoneout
+from carousel.nn import SUMMARIES, Linear, Recurrent, Summary
+from carousel.tasks.regularisers import cell_transforms
 from carousel.training import Measured
 
 if TYPE_CHECKING:
     from carousel.data import Batch
     from carousel.graph import Cell
-    from carousel.graph.transforms import Transform
     from carousel.tasks.classify.options import ClassifierOptions
 
 __all__ = ["NumberHead", "OneHead", "SequenceClassifier", "SeveralHead", "TokenEmbedding"]
@@ -186,7 +186,7 @@ class SequenceClassifier(nn.Module):
             bidirectional=options.bidirectional,
             batch_first=True,
             dropout=options.dropout if options.num_layers > 1 else 0.0,
-            transforms=_transforms(options),
+            transforms=cell_transforms(options),
             engine=options.engine,
         )
         self.summary = SUMMARIES[options.summary](self.recurrent)
@@ -226,14 +226,3 @@ class SequenceClassifier(nn.Module):
         logits, _ = self(batch.inputs, batch.lengths)
         loss, sums = self.head(logits, batch.labels)
         return Measured(loss=loss, items=len(logits), tokens=batch.token_count, sums=sums)
-
-
-def _transforms(options: ClassifierOptions) -> list[Transform]:
-    found: list[Transform] = []
-    if options.recurrent_dropout:
-        found.append(VariationalDropout(state=options.recurrent_dropout))
-    if options.zoneout:
-        found.append(Zoneout(options.zoneout))
-    if options.weight_drop:
-        found.append(WeightDrop(options.weight_drop, "U_*"))
-    return found

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from carousel.cells import cell_name
-from carousel.errors import ConfigError, DataError, explain
+from carousel.errors import DataError, explain
 from carousel.tasks.base import Estimator, PathLike, Prepared, seeded
+from carousel.tasks.cell_choice import require_vector_cell
 from carousel.tasks.classify.inputs import PREDICT_BATCH_SIZE, ClassifierInputs, PreparedRecords, prepare
 from carousel.tasks.classify.options import ClassifierOptions
 from carousel.tasks.classify.records import LabelledData, Records, bare_record, file_reader, open_records, source_kind
@@ -303,7 +303,7 @@ class Classifier(Estimator[ClassifierInputs]):
     ) -> Prepared[ClassifierInputs]:
         from carousel.training import process_count
 
-        self._check_cell()
+        require_vector_cell(self.cell)
         return prepare(
             train,
             valid,
@@ -334,15 +334,6 @@ class Classifier(Estimator[ClassifierInputs]):
             )
         self._note(f"A batch has {size} records: what the memory limit allows.")
         return size
-
-    def _check_cell(self) -> None:
-        """Refuse a cell that a sequence of vectors cannot feed, before any data are read."""
-        cell, name = self.cell, cell_name(self.cell)
-        if len(cell.inputs) != 1 or cell.context or cell.shapes.get(cell.inputs[0], ("I",)) != ("I",):
-            wants = ", ".join(f"{value} {cell.shapes.get(value, '(I)')}" for value in (*cell.inputs, *cell.context))
-            raise ConfigError(
-                explain(f"option cell: {name} cannot read a text.", got=f"a cell over {wants}", expected="one vector a step")
-            )
 
     def _build(self, inputs: ClassifierInputs) -> nn.Module:
         from carousel.tasks.classify.network import SequenceClassifier

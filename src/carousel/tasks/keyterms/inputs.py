@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +15,8 @@ from carousel.tasks.base import Prepared
 from carousel.tasks.keyterms.documents import Document, Documents, Term, open_documents
 from carousel.tasks.keyterms.features import STATISTICS, WordStatistics
 from carousel.tasks.keyterms.spans import KIND
+from carousel.tasks.run_directory import path_text
+from carousel.tasks.splits import hold_out_any
 from carousel.tasks.tag.options import TaggerOptions
 from carousel.tasks.tag.tags import TagIndex
 from carousel.tasks.tag.words import TokenNumbers, WordIndex
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["PREDICT_BATCH_SIZE", "KeyTermsInputs", "PreparedDocuments", "prepare", "tagger_options"]
 
 PREDICT_BATCH_SIZE = 32
-HELD_OUT = 0.1
 INPUTS_FILE, TERMS_FILE, THRESHOLD_FILE = "keyterms.json", "terms.json", "threshold.json"
 THRESHOLD = 0.3  # of a run that did not come to measure its own
 MAX_SIZE = 1 << 16
@@ -242,7 +241,7 @@ def prepare(
     """
     learn = open_documents(train, options, labelled=True, what="the training data")
     if valid is None:
-        learn, held = _hold_out(learn, seed)
+        learn, held = hold_out_any(learn, seed=seed, what="documents")
         note(f"No validation data given: {len(held):,} of {len(learn) + len(held):,} documents are held out for it.")
     else:
         held = open_documents(valid, options, labelled=True, what="the validation data")
@@ -262,7 +261,7 @@ def prepare(
         inputs=inputs,
         train=batches[0],
         valid=batches[1],
-        sources={"train": _path_text(train), "valid": _path_text(valid)},
+        sources={"train": path_text(train), "valid": path_text(valid)},
         held=held,
     )
 
@@ -287,16 +286,6 @@ def _tags(document: Document) -> tuple[str, ...]:
     return tuple(tags)
 
 
-def _hold_out(documents: list[Document], seed: int) -> tuple[list[Document], list[Document]]:
-    """A tenth for validation, always the same for the same seed."""
-    if len(documents) < 2:
-        raise DataError(explain("too few documents to hold out a part for validation.", got="1", advice="give valid"))
-    # Not cryptography: a stable choice.
-    chosen = set(random.Random(seed).sample(range(len(documents)), round(HELD_OUT * len(documents)) or 1))  # noqa: S311
-    rest = [document for at, document in enumerate(documents) if at not in chosen]
-    return rest, [documents[at] for at in sorted(chosen)]
-
-
 def _recalled(path: Path, key: str) -> Any:
     from carousel.data import read_json
 
@@ -317,7 +306,3 @@ def _recalled_terms(path: Path) -> tuple[Term, ...]:
     if not terms or len(set(terms)) != len(terms):
         raise CheckpointError(explain(f"{path}: not a saved vocabulary of terms.", got=repr(saved)[:200]))
     return terms
-
-
-def _path_text(data: Documents | None) -> str | None:
-    return os.fspath(data) if isinstance(data, str | os.PathLike) else None

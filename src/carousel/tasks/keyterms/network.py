@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from carousel.nn import SUMMARIES, Linear, Recurrent, Summary, VariationalDropout, WeightDrop, Zoneout
+from carousel.nn import SUMMARIES, Linear, Recurrent, Summary
+from carousel.tasks.regularisers import cell_transforms
 from carousel.training import Measured
 
 if TYPE_CHECKING:
     from carousel.graph import Cell
-    from carousel.graph.transforms import Transform
     from carousel.tasks.keyterms.batches import TermBatch
     from carousel.tasks.keyterms.options import KeyTermsOptions
     from carousel.tasks.tag.batches import TagBatch
@@ -49,7 +49,7 @@ class TermNetwork(nn.Module):
             bidirectional=options.bidirectional,
             batch_first=True,
             dropout=options.dropout if options.num_layers > 1 else 0.0,
-            transforms=_transforms(options),
+            transforms=cell_transforms(options),
             engine=options.engine,
         )
         self.summary = SUMMARIES["attention"](self.recurrent)
@@ -84,14 +84,3 @@ class TermNetwork(nn.Module):
         found, true = batch.terms.gather(1, best).sum(1), batch.terms.sum(1)
         recall = torch.where(true > 0, found / true.clamp(min=1), 1.0)
         return Measured(loss=loss, items=len(batch), tokens=batch.token_count, sums={"recall_at_10": recall.sum()})
-
-
-def _transforms(options: KeyTermsOptions) -> list[Transform]:
-    found: list[Transform] = []
-    if options.recurrent_dropout:
-        found.append(VariationalDropout(state=options.recurrent_dropout))
-    if options.zoneout:
-        found.append(Zoneout(options.zoneout))
-    if options.weight_drop:
-        found.append(WeightDrop(options.weight_drop, "U_*"))
-    return found

@@ -6,25 +6,25 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from carousel.cells import cell_name
 from carousel.errors import ConfigError, DataError, explain
 from carousel.tasks import run_directory as disk
-from carousel.tasks.base import Estimator, PathLike, Prepared
+from carousel.tasks.base import PathLike, Prepared
+from carousel.tasks.cell_choice import require_vector_cell
 from carousel.tasks.keyterms.documents import Document, Documents, as_term, document_of, open_documents, term_text
 from carousel.tasks.keyterms.finding import Finder
 from carousel.tasks.keyterms.inputs import KeyTermsInputs, PreparedDocuments, prepare, tagger_options
 from carousel.tasks.keyterms.measures import RankedTerm, best_threshold, exact_match
 from carousel.tasks.keyterms.options import KeyTermsOptions
+from carousel.tasks.unlabelled import Unlabelled
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from carousel.tasks.evaluation import Evaluation, Kind
     from carousel.tasks.labels import LabelForm
 
 __all__ = ["KeyTerms"]
@@ -33,7 +33,7 @@ __all__ = ["KeyTerms"]
 OF_NETWORKS = ("hidden_size", "num_layers", "embedding_size")
 
 
-class KeyTerms(Estimator[KeyTermsInputs]):
+class KeyTerms(Unlabelled[KeyTermsInputs]):
     """Key terms of documents, ranked by a network that learned from documents with key terms, or by counting words.
 
     ``method="tags"``: the network of :class:`carousel.tasks.Tagger` marks terms in the document. A term's score is the
@@ -66,6 +66,7 @@ class KeyTerms(Estimator[KeyTermsInputs]):
     task: ClassVar[str] = "keyterms"
     options_type: ClassVar[type] = KeyTermsOptions
     training_defaults: ClassVar[Mapping[str, Any]] = {"lr": 2e-3, "patience": 4}
+    no_labels: ClassVar[str] = "key terms are a ranked list, no label."
     options: KeyTermsOptions
 
     _top: int | None = None
@@ -204,15 +205,6 @@ class KeyTerms(Estimator[KeyTermsInputs]):
             raise ConfigError(explain(f"method {self.options.method}: there are no vectors.", advice="method=tags or terms"))
         return self.finder().vectors(_bare("encode", records))
 
-    def evaluate_file(self, path: PathLike, directory: Path) -> dict[str, float]:  # noqa: ARG002 - nothing is drawn
-        """Measure on a file; see :meth:`evaluate`.
-
-        Args:
-            path: the file; ``-`` is standard input.
-            directory: the run directory; nothing is written.
-        """
-        return self.evaluate(path)
-
     def read_records(self, path: PathLike, format: str | None = None) -> list[Document]:  # noqa: A002 - the option's name
         """Read the documents of a file, with key terms or without; ``-`` is standard input.
 
@@ -238,25 +230,7 @@ class KeyTerms(Estimator[KeyTermsInputs]):
         for name, value in names.items():
             if value is not None and name not in known:
                 raise ConfigError(explain(f"option {name}: documents with key terms have no such field.", got=str(value)))
-        return super().read_with(**{name: value for name, value in names.items() if name in known})
-
-    def judge(self, data: Any) -> Evaluation:  # noqa: ARG002 - the base's signature
-        """Items with one answer are judged so; key terms by :meth:`evaluate`.
-
-        Args:
-            data: anything.
-
-        Raises:
-            ConfigError: always.
-        """
-        self._no_items()
-
-    def labelled_records(self, data: Any) -> tuple[list[Any], Kind]:  # noqa: ARG002 - the base's signature
-        """A document has no label; see :meth:`judge`."""
-        self._no_items()
-
-    def _no_items(self) -> NoReturn:
-        raise ConfigError(explain("key terms are a ranked list, no label.", advice="carousel evaluate DIR --data FILE"))
+        return super().read_with(**names)
 
     # --- for the estimator's verbs ------------------------------------------------------------------------------------
 
@@ -341,7 +315,7 @@ class KeyTerms(Estimator[KeyTermsInputs]):
     def _prepare(self, train: Documents, valid: Documents | None, inputs: KeyTermsInputs | None) -> Prepared[KeyTermsInputs]:
         from carousel.training import process_count
 
-        self._check_cell()
+        require_vector_cell(self.cell)
         return prepare(
             train,
             valid,
@@ -351,14 +325,6 @@ class KeyTerms(Estimator[KeyTermsInputs]):
             note=self._note,
             processes=process_count(self.training),
         )
-
-    def _check_cell(self) -> None:
-        """Refuse a cell that a sequence of vectors cannot feed, before any data are read."""
-        cell, name = self.cell, cell_name(self.cell)
-        if len(cell.inputs) != 1 or cell.context or cell.shapes.get(cell.inputs[0], ("I",)) != ("I",):
-            wants = ", ".join(f"{value} {cell.shapes.get(value, '(I)')}" for value in (*cell.inputs, *cell.context))
-            what, got = f"option cell: {name} cannot read a text.", f"a cell over {wants}"
-            raise ConfigError(explain(what, got=got, expected="one vector a step"))
 
     def _build(self, inputs: KeyTermsInputs) -> nn.Module:
         from torch import nn

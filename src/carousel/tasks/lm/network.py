@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from carousel.data.token_stream import IGNORED, Window
 from carousel.errors import ConfigError, explain
@@ -16,17 +15,14 @@ from carousel.nn import (
     Linear,
     Recurrent,
     TemporalActivationPenalty,
-    VariationalDropout,
-    WeightDrop,
-    Zoneout,
     linear_cross_entropy,
 )
 from carousel.nn.linear import linear
+from carousel.tasks.regularisers import cell_transforms, drop_features
 from carousel.training import Measured
 
 if TYPE_CHECKING:
     from carousel.graph import Cell
-    from carousel.graph.transforms import Transform
     from carousel.tasks.lm.options import LanguageModelOptions
 
 __all__ = ["LanguageNetwork", "State"]
@@ -55,7 +51,7 @@ class LanguageNetwork(nn.Module):
         sizes = [options.embedding_size]
         self.layers = nn.ModuleList()
         for hidden in options.hidden_sizes:
-            layer = Recurrent(cell, sizes[-1], hidden, transforms=_transforms(options), engine=options.engine)
+            layer = Recurrent(cell, sizes[-1], hidden, transforms=cell_transforms(options), engine=options.engine)
             self.layers.append(layer)
             sizes.append(layer.output_size)
         features = options.embedding_size if options.tie_weights else sizes[-1]
@@ -238,9 +234,7 @@ class LanguageNetwork(nn.Module):
     def _drop(self, x: Tensor, share: float) -> Tensor:
         if not self.training or not share:
             return x
-        if not self.options.locked_dropout:
-            return functional.dropout(x, share)
-        return x * (x.new_empty(1, *x.shape[1:]).bernoulli_(1 - share) / (1 - share))
+        return drop_features(x, share, steps=0 if self.options.locked_dropout else None)
 
     def _penalties(self, hidden: Tensor, raw: Tensor) -> Tensor | float:
         opts = self.options
@@ -261,17 +255,6 @@ def _adaptive(features: int, vocab_size: int, cutoffs: Sequence[int]) -> nn.Adap
         what = "option cutoffs: the last layer is too narrow for so many."
         raise ConfigError(explain(what, got=f"{features} features", expected=f"at least {4 ** len(cutoffs)}"))
     return nn.AdaptiveLogSoftmaxWithLoss(features, vocab_size, [*cutoffs])
-
-
-def _transforms(options: LanguageModelOptions) -> list[Transform]:
-    found: list[Transform] = []
-    if options.recurrent_dropout:
-        found.append(VariationalDropout(state=options.recurrent_dropout))
-    if options.zoneout:
-        found.append(Zoneout(options.zoneout))
-    if options.weight_drop:
-        found.append(WeightDrop(options.weight_drop, "U_*"))
-    return found
 
 
 def _parts(state: Any) -> Sequence[Tensor]:

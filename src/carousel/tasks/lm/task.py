@@ -8,27 +8,28 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from carousel.cells import cell_name
 from carousel.errors import ConfigError, DataError, explain
-from carousel.tasks.base import Estimator, PathLike, Prepared
+from carousel.tasks.base import PathLike, Prepared
+from carousel.tasks.cell_choice import require_vector_cell
 from carousel.tasks.lm.inputs import LanguageInputs, Texts, read_lines
 from carousel.tasks.lm.options import LanguageModelOptions
 from carousel.tasks.lm.writing import Writing
+from carousel.tasks.run_directory import path_text
+from carousel.tasks.splits import HELD_OUT
+from carousel.tasks.unlabelled import Unlabelled
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from carousel.tasks.evaluation import Evaluation, Kind
     from carousel.tasks.lm.network import LanguageNetwork
 
 __all__ = ["LanguageModel"]
 
-HELD_OUT = 0.1
 CANDIDATES = 5  # of a prediction
 LN2 = math.log(2.0)
 
@@ -46,7 +47,7 @@ class PreparedText(Prepared[LanguageInputs]):
     characters: int
 
 
-class LanguageModel(Writing, Estimator[LanguageInputs]):
+class LanguageModel(Writing, Unlabelled[LanguageInputs]):
     """A language model: the probability of each next token, given all before it.
 
     .. math:: p(x_1, \\ldots, x_N) = \\prod_t p(x_t \\mid x_1, \\ldots, x_{t-1}), \\qquad
@@ -77,6 +78,7 @@ class LanguageModel(Writing, Estimator[LanguageInputs]):
     task: ClassVar[str] = "lm"
     options_type: ClassVar[type] = LanguageModelOptions
     training_defaults: ClassVar[Mapping[str, Any]] = {"lr": 2e-3, "clip_norm": 1.0}
+    no_labels: ClassVar[str] = "a language model has no labels to be judged by."
     options: LanguageModelOptions
 
     def fit(
@@ -132,15 +134,6 @@ class LanguageModel(Writing, Estimator[LanguageInputs]):
         numbers, characters = inputs.stream(read_lines(data))
         total = sum(float(part.sum(dtype=np.float64)) for part in read_on(self._ready(), numbers, inputs.end))
         return _measures(total, len(numbers), characters)
-
-    def evaluate_file(self, path: PathLike, directory: Path) -> dict[str, float]:  # noqa: ARG002 - nothing is drawn
-        """Measure on a file; see :meth:`evaluate`.
-
-        Args:
-            path: the file; ``-`` is standard input.
-            directory: the run directory; nothing is written.
-        """
-        return self.evaluate(path)
 
     def predict_records(self, X: Sequence[str]) -> list[dict[str, Any]]:
         """The tokens that may follow each text.
@@ -202,26 +195,6 @@ class LanguageModel(Writing, Estimator[LanguageInputs]):
                 raise ConfigError(explain(f"option {name}: a text is read as it is, line by line.", got=str(value)))
         return self
 
-    def judge(self, data: Any) -> Evaluation:  # noqa: ARG002 - the base's signature
-        """There are no labels to answer with: :meth:`evaluate` measures.
-
-        Args:
-            data: anything.
-
-        Raises:
-            ConfigError: always.
-        """
-        self._no_labels()
-
-    def labelled_records(self, data: Any) -> tuple[list[Any], Kind]:  # noqa: ARG002 - the base's signature
-        """There are no labels; see :meth:`judge`."""
-        self._no_labels()
-
-    def _no_labels(self) -> NoReturn:
-        raise ConfigError(
-            explain("a language model has no labels to be judged by.", advice="carousel evaluate DIR --data FILE")
-        )
-
     # --- for the estimator's verbs ------------------------------------------------------------------------------------
 
     def _answer_kind(self) -> Literal["one", "several", "number"]:
@@ -248,7 +221,7 @@ class LanguageModel(Writing, Estimator[LanguageInputs]):
     def _prepare(self, train: Texts, valid: Texts | None, inputs: LanguageInputs | None) -> Prepared[LanguageInputs]:
         from carousel.data.token_stream import TokenStream
 
-        self._check_cell()
+        require_vector_cell(self.cell)
         lines, held = _two_parts(train, valid)
         learned = LanguageInputs.learn(lines, self.options) if inputs is None else inputs
         numbers, _ = learned.stream(lines())
@@ -267,18 +240,10 @@ class LanguageModel(Writing, Estimator[LanguageInputs]):
                 numbers, batch_size=opts.batch_size, window=opts.bptt, start=end, random=opts.random_windows, seed=seed
             ),
             valid=TokenStream(check, batch_size=opts.batch_size, window=opts.bptt, start=end),
-            sources={"train": _path_text(train), "valid": _path_text(valid)},
+            sources={"train": path_text(train), "valid": path_text(valid)},
             held=check,
             characters=characters,
         )
-
-    def _check_cell(self) -> None:
-        """Refuse a cell that a sequence of vectors cannot feed, before any data are read."""
-        cell, name = self.cell, cell_name(self.cell)
-        if len(cell.inputs) != 1 or cell.context or cell.shapes.get(cell.inputs[0], ("I",)) != ("I",):
-            wants = ", ".join(f"{value} {cell.shapes.get(value, '(I)')}" for value in (*cell.inputs, *cell.context))
-            what, got = f"option cell: {name} cannot read a text.", f"a cell over {wants}"
-            raise ConfigError(explain(what, got=got, expected="one vector a step"))
 
     def _build(self, inputs: LanguageInputs) -> nn.Module:
         from carousel.tasks.lm.network import LanguageNetwork
@@ -331,7 +296,3 @@ def _texts(verb: str, items: Any) -> list[str]:
         if not isinstance(item, str):
             raise DataError(explain(f"{verb}: item {position} is not a text.", got=repr(item)[:200]))
     return list(items)
-
-
-def _path_text(data: Texts | None) -> str | None:
-    return os.fspath(data) if isinstance(data, str | os.PathLike) else None

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 
 from carousel.errors import DataError, explain
 from carousel.tasks.poem.poems import Poem
+from carousel.tasks.splits import HELD_OUT
 
 __all__ = ["hold_out_poems", "without_titles"]
-
-HELD_OUT = 0.1
 
 
 def hold_out_poems(poems: Sequence[Poem], *, seed: int) -> tuple[tuple[Poem, ...], tuple[Poem, ...]]:

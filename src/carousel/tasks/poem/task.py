@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from carousel.errors import ConfigError, DataError, explain
 from carousel.tasks.base import PathLike, Prepared
+from carousel.tasks.cell_choice import require_vector_cell
 from carousel.tasks.lm.inputs import LanguageInputs, read_lines
 from carousel.tasks.lm.sampling import Sampling
 from carousel.tasks.lm.task import LanguageModel
@@ -27,6 +28,7 @@ from carousel.tasks.poem.poems import Poem, Poems, read_poems
 from carousel.tasks.poem.splitting import hold_out_poems, without_titles
 from carousel.tasks.poem.wishes import Wish, plan
 from carousel.tasks.poem.writing import Manner, unread, write_batch
+from carousel.tasks.run_directory import path_text
 
 if TYPE_CHECKING:
     from torch import nn
@@ -321,7 +323,7 @@ class Poet(LanguageModel):
     # --- training -----------------------------------------------------------------------------------------------------
 
     def _prepare(self, train: Any, valid: Any, inputs: LanguageInputs | None) -> Prepared[LanguageInputs]:
-        self._check_cell()
+        require_vector_cell(self.cell)
         opts = self.options
         if any(isinstance(source, str | os.PathLike) and os.fspath(source) == "-" for source in (train, valid)):
             raise DataError(
@@ -353,7 +355,7 @@ class Poet(LanguageModel):
             inputs=learned,
             train=PoemBatches(rows, start=end, batch_size=size, shuffle=True, seed=self.training.seed),
             valid=PoemBatches(check, start=end, batch_size=size, shuffle=False),
-            sources={"train": _path_text(train), "valid": _path_text(valid)},
+            sources={"train": path_text(train), "valid": path_text(valid)},
             held=held,
             known=frozenset(line for poem in poems for line in poem.lines),
         )
@@ -390,7 +392,3 @@ def _checked(inputs: LanguageInputs) -> PoemInputs:
         what = "no character is seen often enough to be known."
         raise DataError(explain(what, advice="more poems, or a lower min_count"))
     return inputs
-
-
-def _path_text(data: Any) -> str | None:
-    return os.fspath(data) if isinstance(data, str | os.PathLike) else None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import random
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +14,8 @@ from carousel.data import Vocabulary, read_json, read_vectors, write_json
 from carousel.data.tagged import TaggedSentence, to_words
 from carousel.errors import CheckpointError, DataError, explain
 from carousel.tasks.base import Prepared
+from carousel.tasks.run_directory import path_text
+from carousel.tasks.splits import hold_out_any
 from carousel.tasks.tag.sources import Tagged, column_places, read_sentences
 from carousel.tasks.tag.tags import UNSEEN, TagIndex
 from carousel.tasks.tag.words import TokenNumbers, WordIndex
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["PREDICT_BATCH_SIZE", "PreparedSentences", "TaggerInputs", "prepare"]
 
 PREDICT_BATCH_SIZE = 64
-HELD_OUT = 0.1
 SOURCE_FILE = "tagged.json"
 LEXICON_FILE = "words.json"
 MAX_SIZE = 1 << 16
@@ -137,7 +136,7 @@ def prepare(
     place = None if inputs is None else inputs.place
     learn = read_sentences(train, options, what="the training data", place=place)
     if valid is None:
-        learn, held = _hold_out(learn, seed)
+        learn, held = hold_out_any(learn, seed=seed, what="sentences")
         note(f"No validation data given: {len(held):,} of {len(learn) + len(held):,} sentences are held out for it.")
     else:
         first = learn[0]
@@ -158,7 +157,7 @@ def prepare(
         valid=TagBatches(
             inputs.numbers(held, options), check, batch_size=max(size, PREDICT_BATCH_SIZE), shuffle=False, seed=seed
         ),
-        sources={"train": _path_text(train), "valid": _path_text(valid)},
+        sources={"train": path_text(train), "valid": path_text(valid)},
         held=held,
     )
 
@@ -192,18 +191,3 @@ def _say(
     note(f"{known:,} {what} known" + (f", {inputs.coverage}." if inputs.coverage else "."))
     if unseen := int((check == UNSEEN).sum()):
         note(f"{unseen:,} of {len(check):,} tags of the validation data are not in the training data: they count as wrong.")
-
-
-def _hold_out(sentences: list[TaggedSentence], seed: int) -> tuple[list[TaggedSentence], list[TaggedSentence]]:
-    """A tenth for validation, always the same for the same seed."""
-    count = round(HELD_OUT * len(sentences)) or 1
-    if len(sentences) < 2:
-        raise DataError(explain("too few sentences to hold out a part for validation.", got="1", advice="give valid"))
-    # Not cryptography: a stable choice.
-    chosen = set(random.Random(seed).sample(range(len(sentences)), count))  # noqa: S311
-    rest = [sentence for at, sentence in enumerate(sentences) if at not in chosen]
-    return rest, [sentences[at] for at in sorted(chosen)]
-
-
-def _path_text(data: Tagged | None) -> str | None:
-    return os.fspath(data) if isinstance(data, str | os.PathLike) else None

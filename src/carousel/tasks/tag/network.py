@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from carousel.nn import Linear, Recurrent, VariationalDropout, WeightDrop, Zoneout
+from carousel.nn import Linear, Recurrent
 from carousel.structured import CRF, LinearChain, margin_loss, perceptron_loss
+from carousel.tasks.regularisers import cell_transforms, drop_features
 from carousel.tasks.tag.counts import SpanCounter
 from carousel.training import Measured
 
 if TYPE_CHECKING:
     from carousel.graph import Cell
-    from carousel.graph.transforms import Transform
     from carousel.structured import Constraints
     from carousel.tasks.tag.batches import TagBatch
     from carousel.tasks.tag.front import TokenFeatures
@@ -82,7 +82,7 @@ class TagNetwork(nn.Module):
             bidirectional=options.bidirectional,
             batch_first=True,
             dropout=options.dropout if options.num_layers > 1 else 0.0,
-            transforms=_transforms(options),
+            transforms=cell_transforms(options),
             engine=options.engine,
         )
         K = len(tags)
@@ -150,17 +150,4 @@ class TagNetwork(nn.Module):
         share = self.options.dropout
         if not self.training or not share:
             return x
-        if not self.options.locked_dropout:
-            return functional.dropout(x, share)
-        return x * (x.new_empty(x.shape[0], 1, x.shape[2]).bernoulli_(1 - share) / (1 - share))
-
-
-def _transforms(options: TaggerOptions) -> list[Transform]:
-    found: list[Transform] = []
-    if options.recurrent_dropout:
-        found.append(VariationalDropout(state=options.recurrent_dropout))
-    if options.zoneout:
-        found.append(Zoneout(options.zoneout))
-    if options.weight_drop:
-        found.append(WeightDrop(options.weight_drop, "U_*"))
-    return found
+        return drop_features(x, share, steps=1 if self.options.locked_dropout else None)

@@ -11,26 +11,26 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from carousel.cells import cell_name
 from carousel.data.tagged import TaggedSentence
 from carousel.errors import ConfigError, DataError, ShapeError, explain
-from carousel.tasks.base import Estimator, PathLike, Prepared
+from carousel.tasks.base import PathLike, Prepared
+from carousel.tasks.cell_choice import require_vector_cell
 from carousel.tasks.tag.answering import TagAnswers
 from carousel.tasks.tag.inputs import PreparedSentences, TaggerInputs, prepare
 from carousel.tasks.tag.options import TaggerOptions
 from carousel.tasks.tag.sources import Tagged, pair_up, read_sentences
 from carousel.tasks.tag.tags import UNSEEN
+from carousel.tasks.unlabelled import Unlabelled
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from carousel.tasks.evaluation import Evaluation, Kind
     from carousel.tasks.tag.measures import TagEvaluation
 
 __all__ = ["Tagger"]
 
 
-class Tagger(TagAnswers, Estimator[TaggerInputs]):  # type: ignore[misc]  # a list of lists, not an array of labels
+class Tagger(TagAnswers, Unlabelled[TaggerInputs]):  # type: ignore[misc]  # a list of lists, not an array of labels
     """Tags for sentences: features of each word, recurrent layers, scores of tags, and a CRF over their sequence.
 
     .. math:: p(y \\mid x) \\propto \\exp \\sum_t (W h_t + b)_{y_t} + w_{y_{t-1}, y_t}
@@ -61,6 +61,7 @@ class Tagger(TagAnswers, Estimator[TaggerInputs]):  # type: ignore[misc]  # a li
     task: ClassVar[str] = "tag"
     options_type: ClassVar[type] = TaggerOptions
     training_defaults: ClassVar[Mapping[str, Any]] = {"lr": 2e-3, "epochs": 30}
+    no_labels: ClassVar[str] = "a tagger answers with a tag for each word."
     options: TaggerOptions
 
     def fit(
@@ -124,15 +125,6 @@ class Tagger(TagAnswers, Estimator[TaggerInputs]):  # type: ignore[misc]  # a li
         found = read_sentences(data, self.options, what="the data to evaluate", place=self.inputs_.place)
         return self._measures(found)
 
-    def evaluate_file(self, path: PathLike, directory: Path) -> dict[str, float]:  # noqa: ARG002 - nothing is drawn
-        """Measure on a file; see :meth:`evaluate`.
-
-        Args:
-            path: the file; ``-`` is standard input.
-            directory: the run directory; nothing is written.
-        """
-        return self.evaluate(path)
-
     def read_records(self, path: PathLike, format: str | None = None) -> list[TaggedSentence]:  # noqa: A002 - the option's name
         """Read the sentences of a file, tagged or not; ``-`` is standard input.
 
@@ -155,7 +147,7 @@ class Tagger(TagAnswers, Estimator[TaggerInputs]):  # type: ignore[misc]  # a li
             if value is not None and name not in known:
                 what = f"option {name}: sentences with tags have no such field."
                 raise ConfigError(explain(what, got=str(value), advice="name the column of the tags with column"))
-        return super().read_with(**{name: value for name, value in names.items() if name in known})
+        return super().read_with(**names)
 
     def predict_proba(self, X: Any) -> NoReturn:  # noqa: ARG002 - the base's signature
         """Sentences differ in length, so there is no one table: :meth:`predict_records` tells probabilities.
@@ -167,24 +159,6 @@ class Tagger(TagAnswers, Estimator[TaggerInputs]):  # type: ignore[misc]  # a li
             ConfigError: always.
         """
         raise ConfigError(explain("predict_proba: a tagger has no one table.", advice="predict_records(X) has probabilities"))
-
-    def judge(self, data: Any) -> Evaluation:  # noqa: ARG002 - the base's signature
-        """Items with one answer are judged so; tagged sentences by :meth:`measures`.
-
-        Args:
-            data: anything.
-
-        Raises:
-            ConfigError: always.
-        """
-        self._no_items()
-
-    def labelled_records(self, data: Any) -> tuple[list[Any], Kind]:  # noqa: ARG002 - the base's signature
-        """A sentence has not one label; see :meth:`judge`."""
-        self._no_items()
-
-    def _no_items(self) -> NoReturn:
-        raise ConfigError(explain("a tagger answers with a tag for each word.", advice="carousel evaluate DIR --data FILE"))
 
     # --- for the estimator's verbs ------------------------------------------------------------------------------------
 
@@ -221,7 +195,7 @@ class Tagger(TagAnswers, Estimator[TaggerInputs]):  # type: ignore[misc]  # a li
     def _prepare(self, train: Tagged, valid: Tagged | None, inputs: TaggerInputs | None) -> Prepared[TaggerInputs]:
         from carousel.training import process_count
 
-        self._check_cell()
+        require_vector_cell(self.cell)
         return prepare(
             train,
             valid,
@@ -231,14 +205,6 @@ class Tagger(TagAnswers, Estimator[TaggerInputs]):  # type: ignore[misc]  # a li
             note=self._note,
             processes=process_count(self.training),
         )
-
-    def _check_cell(self) -> None:
-        """Refuse a cell that a sequence of vectors cannot feed, before any data are read."""
-        cell, name = self.cell, cell_name(self.cell)
-        if len(cell.inputs) != 1 or cell.context or cell.shapes.get(cell.inputs[0], ("I",)) != ("I",):
-            wants = ", ".join(f"{value} {cell.shapes.get(value, '(I)')}" for value in (*cell.inputs, *cell.context))
-            what, got = f"option cell: {name} cannot read a text.", f"a cell over {wants}"
-            raise ConfigError(explain(what, got=got, expected="one vector a step"))
 
     def _build(self, inputs: TaggerInputs) -> nn.Module:
         from carousel.tasks.tag.front import TokenFeatures
