@@ -8,14 +8,13 @@ Inside :func:`same_bits`, as in training, nothing is chosen: the result is then 
 was measured before.
 
 Where float32 products may be rounded (``torch.set_float32_matmul_precision("medium")``) and the CPU multiplies bfloat16 in
-tiles (AMX), torch does all of them, five to eight times as fast: inputs rounded to 8 bits, sums in float32.
+tiles (AMX), ours do all of them (`tiles`), five to eight times as fast: inputs rounded to 8 bits, sums in float32.
 
 All tensors are on the CPU, of one floating type, without gradient: this is what stands under autograd, not on it.
 """
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import json
 import os
@@ -26,109 +25,25 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from carousel.engines.cpu import cache, product, threads, wide
-from carousel.engines.cpu.compile import Code, compiled
+from carousel.engines.cpu import cache, own, threads
 from carousel.engines.cpu.target import target
-from carousel.engines.cpu.team import WORTH_A_THREAD, second_level_cache
-from carousel.engines.cpu.tiling import tiling
-from carousel.engines.cpu.vectors import REALS, Real
-from carousel.engines.cpu.workspace import LINE, Workspace, reserve
 
 #: Below so many floating-point operations torch's small overhead counts more than any rate.
 LARGE = 2e6
 # Ours is left only for what is faster by this much.
 _CLEARLY = 1.2
 _REPEATS = 3
-_MOST_ROWS = 128  # of a chunk
-_INNER = 1024  # of a block of K: a chunk's part of x and a panel of weights fit the second cache
-_BLOCK = 512  # rows of a block of the outer product, at most; measured flat from 128 to 512
 
 FILE = "products.json"
 _FORMAT = 1
 
 
-# --- our own ----------------------------------------------------------------------------------------------------------
-
-
-@functools.cache
-def tools(real: Real, weights: str | None = None) -> tuple[int, Any]:
-    """The address of `product`, and `pack` as a function, for a type of numbers and one in which weights are stored."""
-    cpu = target()
-    code = compiled(lambda: product.build(cpu, real, weights), ("product", real.name, weights or real.name), cpu)
-    words = [ctypes.c_int64] * 3
-    pack = ctypes.CFUNCTYPE(None, *words, ctypes.c_void_p, *words, ctypes.c_void_p)(code.address("pack"))
-    return code.address("product"), pack
-
-
-@functools.cache
-def _code(real: Real) -> Code:
-    cpu = target()
-    return compiled(lambda: wide.build(cpu, real), ("wide", real.name), cpu)
-
-
-def _real(tensor: Tensor) -> Real:
-    return REALS[str(tensor.dtype).removeprefix("torch.")]
-
-
 def _rows(x: Tensor) -> Tensor:
     """Each row in one piece."""
     return x if x.stride(1) == 1 or x.shape[1] == 1 else x.contiguous()
-
-
-def _members(operations: float, parts: int) -> int:
-    return max(1, min(threads.default_threads(), int(operations / WORTH_A_THREAD), parts))
-
-
-def _own_linear(x: Tensor, w: Tensor, b: Tensor | None, out: Tensor) -> Tensor:
-    real, (rows, K), units = _real(x), x.shape, w.shape[0]
-    multiply, pack = tools(real)
-    size, step = real.size, target().bits // 8
-    vectors, left = divmod(units, step // size)
-    if 1 not in w.stride():
-        w = w.contiguous()
-    strides = w.stride(0) * size, w.stride(1) * size
-    tile, block = tiling(target()).rows, K if K <= 3 * _INNER // 2 else _INNER
-    chunk = max(1, min(_MOST_ROWS, second_level_cache() // 4 // (block * size)) // tile) * tile
-    members = _members(2.0 * rows * K * units, -(-rows // tile))
-    chunk = min(chunk, -(-rows // members))
-    packed, used = reserve(0, vectors * K * step)
-    last, used = reserve(used, K * step)
-    place, used = reserve(used, chunk * step * members)
-    workspace = Workspace(used)
-    start = workspace.address
-    for count, first, to in ((units - left, 0, packed), (left, units - left, last)):
-        together = -(-count * size // step)
-        for k in range(0, K, block) if count else ():
-            matrix = (ctypes.c_int64 * 1)(w.data_ptr() + first * strides[0] + k * strides[1])
-            pack(1, count, min(block, K - k), matrix, *strides, together, start + to + k * together * step)
-    given = (multiply, rows, units, K, block, x.data_ptr(), x.stride(0) * size, start + packed, start + last)
-    results = (out.data_ptr(), out.stride(0) * size, 0 if b is None else b.data_ptr())
-    words = np.array([*given, *results, chunk, start + place, chunk * step], dtype=np.int64)
-    threads.run([(_code(real).address("linear"), words.ctypes.data)], members)
-    workspace.close()
-    return out
-
-
-def _own_outer(g: Tensor, x: Tensor, total: Tensor | None) -> Tensor:
-    real, (rows, units), inner = _real(g), g.shape, x.shape[1]
-    size, step = real.size, target().bits // 8
-    vectors = -(-inner * size // step)
-    fits = second_level_cache() // 4 // (vectors * step)
-    block = min(rows, max(64, min(_BLOCK, fits // 4 * 4)))
-    members = _members(2.0 * rows * inner * units, -(-units * size // (wide.STRIP * step)))
-    room = -(-block * (inner * size // step + 1 + wide.STRIP) * step // LINE) * LINE + LINE  # rooms a page apart would collide
-    out = g.new_empty((units, inner))
-    workspace = Workspace(room * members)
-    numbers = (rows, units, inner, g.data_ptr(), g.stride(0) * size, x.data_ptr(), x.stride(0) * size)
-    results = (out.data_ptr(), out.stride(0) * size, 0 if total is None else total.data_ptr())
-    words = np.array([*numbers, *results, block, workspace.address, room], dtype=np.int64)
-    threads.run([(_code(real).address("outer"), words.ctypes.data)], members)
-    workspace.close()
-    return out
 
 
 # --- the others -------------------------------------------------------------------------------------------------------
@@ -162,8 +77,8 @@ def _has_onednn() -> bool:
     return all(f.shape == y.shape and bool(torch.allclose(f, y)) for f, y in zip(found, wanted, strict=True))
 
 
-_LINEAR: dict[str, Callable[..., Tensor]] = {"own": _own_linear, "torch": _torch_linear, "onednn": _onednn_linear}
-_OUTER: dict[str, Callable[..., Tensor]] = {"own": _own_outer, "torch": _torch_outer}
+_LINEAR: dict[str, Callable[..., Tensor]] = {"own": own.linear, "torch": _torch_linear, "onednn": _onednn_linear}
+_OUTER: dict[str, Callable[..., Tensor]] = {"own": own.outer, "torch": _torch_outer}
 
 
 # --- what callers use -------------------------------------------------------------------------------------------------
@@ -189,6 +104,8 @@ def linear(x: Tensor, w: Tensor, b: Tensor | None = None, *, out: Tensor | None 
     x, b = _rows(x), None if b is None else b.contiguous()
     out = x.new_empty((rows, units)) if out is None else out
     name = f"linear{'' if b is None else ' bias'}{'' if w.stride(1) == 1 else ' turned'}"
+    if x.dtype is torch.float32 and rounded():
+        return own.linear(x, w, b, out, rounded=True)
     among = _LINEAR
     if x.dtype != torch.float32 or not _has_onednn():
         among = {n: f for n, f in _LINEAR.items() if n != "onednn"}
@@ -209,26 +126,22 @@ def outer(g: Tensor, x: Tensor, *, total: Tensor | None = None) -> Tensor:
     rows, units = g.shape
     if 2.0 * rows * units * x.shape[1] <= LARGE:
         return _torch_outer(g, x, total)
+    if g.dtype is torch.float32 and rounded():
+        return own.rounded_outer(_rows(g), _rows(x), total)
     name = f"outer{'' if total is None else ' total'}"
     return _chosen(name, (rows, units, x.shape[1]), _OUTER, _rows(g), _rows(x), total)
 
 
 def rounded() -> bool:
     """Whether large float32 products round what they multiply to bfloat16: torch was told it may, and the CPU has tiles."""
-    return torch.get_float32_matmul_precision() == "medium" and _has_tiles()
-
-
-@functools.cache
-def _has_tiles() -> bool:
-    cpu = target()
-    return cpu.native and "+amx-bf16" in cpu.features.split(",")
+    return torch.get_float32_matmul_precision() == "medium" and own.has_tiles()
 
 
 @contextmanager
 def same_bits() -> Iterator[None]:
     """Compute inside with the same bits for any number of threads, and in every process on this kind of machine.
 
-    Large products are our own, or torch's where they are :func:`rounded`. Torch gets one thread, since with several the bits of
+    Large products are our own. Torch gets one thread, since with several the bits of
     its sums, and even of its exponential functions, depend on where it divides the work; our kernels keep as many threads as
     torch had.
     """
@@ -259,8 +172,6 @@ _process = os.getpid()
 
 def _chosen(name: str, shape: tuple[int, int, int], among: dict[str, Callable[..., Tensor]], *args: Any) -> Tensor:
     like: Tensor = args[0]
-    if like.dtype is torch.float32 and rounded():
-        return among["torch"](*args)
     if _fixed:
         return among["own"](*args)
     rows, inner, units = shape

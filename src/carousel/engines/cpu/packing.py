@@ -66,7 +66,7 @@ class _Pack:
         vectors = b.udiv(b.add(units, whole(self.lanes - 1)), whole(self.lanes))
         total = b.mul(gates, vectors)
         size = whole(self.real.size)
-        rows = self.weights.count(b, K)
+        filled, rows = self.weights.count(b, K), self.weights.padded(b, K)
         # What is left of an odd K, where two steps lie side by side, is written one by one.
         even = b.and_(K, whole(-self.weights.together))
         long = b.icmp_signed(">=", even, whole(self.lanes))
@@ -107,6 +107,11 @@ class _Pack:
                     count = b.load(b.gep(counts, [place], source_etype=I64), typ=I64)
                     arguments = [at(b, source, ahead), row, column, count, whole(1)]
                     b.call(part[2], [*arguments, at(b, target, b.mul(place, whole(self.bytes))), step])
+            if self.weights.multiple > 1:
+                target = at(b, panel, b.mul(filled, step))
+                zero = Vectors(b, self.target, self.real).const(0.0)
+                with counted(b, b.mul(b.sub(rows, filled), wide)) as line:
+                    b.store(zero, at(b, target, b.mul(line, whole(self.bytes))), align=self.bytes)
         b.ret_void()
 
     def _source(self, b: ir.IRBuilder, number: Value, vectors: Value) -> tuple[Value, Value]:

@@ -14,6 +14,7 @@ from carousel.engines.cpu import product as products
 from carousel.engines.cpu.loop import Buffer, Loop, Product, Where
 from carousel.engines.cpu.target import target
 from carousel.engines.cpu.team import PASS_OPERATIONS, Team, Work, choose_team, groups_of_rows
+from carousel.engines.cpu.tiling import rows_of_a_tile
 from carousel.engines.cpu.vectors import REALS
 from carousel.engines.cpu.weights import Weights, stored
 from carousel.engines.cpu.workspace import reserve
@@ -205,7 +206,7 @@ class Cook:
         template = np.zeros(len(compiled.names), dtype=np.int64)
         tables = steps.tables(trajectory=steps.trajectory)
         self.recipe = Recipe(compiled, steps, team, stored(self.real, weights), template, tables)
-        self.groups = groups_of_rows(steps.most, team, products.tiling(self.cpu).rows)
+        self.groups = groups_of_rows(steps.most, team, rows_of_a_tile(self.cpu, self.recipe.weights))
         self._fixed(fixed)
         self._states()
         self._joint(joint)

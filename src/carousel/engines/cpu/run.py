@@ -10,17 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from carousel.engines.cpu import kernel, threads
+from carousel.engines.cpu import kernel, outside, threads
 from carousel.engines.cpu.compile import Code, compiled
 from carousel.engines.cpu.layout import build_loop
 from carousel.engines.cpu.loop import Buffer, Loop, Where
-from carousel.engines.cpu.outside import tools
+from carousel.engines.cpu.own import tools
 from carousel.engines.cpu.printing import loop_text
 from carousel.engines.cpu.recipe import Cook, GivenPart, Packing, Recipe, Steps, team_for
 from carousel.engines.cpu.surround import Surround, spread_rows
 from carousel.engines.cpu.target import target
 from carousel.engines.cpu.team import Team
 from carousel.engines.cpu.vectors import REALS
+from carousel.engines.cpu.weights import TILES
 from carousel.engines.cpu.workspace import Workspace
 from carousel.engines.eager.execute import Begun, Run
 from carousel.graph.node import Node
@@ -82,7 +83,9 @@ class CpuExecutor(Surround):
             steps = Steps(begun.batch_sizes, like.shape[0], begun.reverse)
             if isinstance(team, int):
                 team = team_for(self.schedule, sizes, steps, like.dtype, team, weights)
-            made = self.compiled(trajectory=steps.trajectory, fuse=team.columns, dtype=like.dtype)
+            # In tiles, every product rounds and lays its rows together first: blocks of units would do so again and again.
+            fuse = team.columns and weights != TILES.name
+            made = self.compiled(trajectory=steps.trajectory, fuse=fuse, dtype=like.dtype)
             fixed = {"*product": tools(REALS[str(like.dtype).removeprefix("torch.")], weights)[0]}
             found = Cook(made, steps, sizes, like.dtype, team, capacity, self._joint, fixed, weights).recipe
             if len(self._recipes) >= _RECIPES:
@@ -292,8 +295,15 @@ def run_together(
         begun: executors, and what came before their loops.
         team: how each loop is split; chosen by the work and torch's number of threads if None.
         consume: whether nobody will need the values again that the executors own.
-        weights: the type in which the loops' weights are stored; None for that of the numbers.
+        weights: the type in which the loops' weights are stored; None for that of the numbers, or for tiles where products may
+            be rounded.
     """
+    if (
+        weights is None
+        and outside.rounded()
+        and all(next(iter(what.carried.values())).dtype is torch.float32 for _, what in begun)
+    ):
+        weights = TILES.name
     available = len(begun) * team.members if team else threads.default_threads()
     each = max(1, available // max(1, len(begun)))
     calls = [Call(executor, what, team or each, available, consume=consume, weights=weights) for executor, what in begun]

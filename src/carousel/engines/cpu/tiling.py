@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from carousel.engines.cpu.target import Target
 from carousel.engines.cpu.vectors import Real
+from carousel.engines.cpu.weights import TILES, Weights
 
 
 @dataclass(frozen=True)
@@ -68,3 +69,8 @@ def vectors_per_panel(target: Target, real: Real) -> int:
     """Vectors that stand side by side in a panel of packed weights, except in the last one."""
     del real  # a tile is counted in vectors: it is the same for both types
     return tiling(target).vectors
+
+
+def rows_of_a_tile(target: Target, weights: Weights) -> int:
+    """Rows that fill the largest tile of a product with such weights."""
+    return 32 if weights is TILES else tiling(target, weights.together).rows

@@ -238,7 +238,8 @@ class Vectors:
         name = f"llvm.masked.store.v{self.lanes}f{self.real.bits}.p0"
         self.call(name, ir.VoidType(), [value, pointer, ir.Constant(I32, self.real.size), mask])
 
-    def fetch(self, pointer: Value, *, write: bool = False) -> None:
-        """Ask for a line of memory that will be needed: into a second-level cache, or, to write it, for ourselves alone."""
-        numbers = [ir.Constant(I32, number) for number in (int(write), 2, 1)]
+    def fetch(self, pointer: Value, *, write: bool = False, near: int = 2) -> None:
+        """Ask for a line of memory that will be needed: into a second-level cache (`near` 3: the first), or, to write it, for
+        ourselves alone."""
+        numbers = [ir.Constant(I32, number) for number in (int(write), near, 1)]
         self.call("llvm.prefetch.p0", ir.VoidType(), [pointer, *numbers])

@@ -31,23 +31,34 @@ class Weights:
         name: as torch calls the type.
         size: bytes of a number.
         together: steps of k that lie side by side in a lane.
+        multiple: a panel has a multiple of so many steps, filled up with zeros.
     """
 
     name: str
     size: int
     together: int
+    multiple: int = 1
 
     def rows(self, K: int) -> int:
-        """Vectors that hold K steps."""
-        return -(-K // self.together)
+        """Vectors of a panel that hold K steps."""
+        return -(-K // max(self.together, self.multiple)) * max(1, self.multiple // self.together)
 
     def count(self, b: ir.IRBuilder, K: Value) -> Value:
-        """`rows`, in LLVM's language."""
+        """Vectors that hold K steps, in LLVM's language."""
         return K if self.together == 1 else b.lshr(b.add(K, whole(self.together - 1)), whole(1))
+
+    def padded(self, b: ir.IRBuilder, K: Value) -> Value:
+        """`rows`, in LLVM's language."""
+        if self.multiple == 1:
+            return self.count(b, K)
+        full = b.and_(b.add(K, whole(self.multiple - 1)), whole(-self.multiple))
+        return b.udiv(full, whole(self.together))
 
 
 STORED = {name: Weights(name, size, 1) for name, size in (("float32", 4), ("float64", 8))}
 STORED["bfloat16"] = Weights("bfloat16", 2, 2)
+#: As bfloat16, for products in tiles, which round the other factor as well: see `carousel.engines.cpu.tiles`.
+TILES = Weights("tiles", 2, 2, 32)
 
 
 def stored(real: Real, name: str | None = None) -> Weights:
@@ -60,15 +71,15 @@ def stored(real: Real, name: str | None = None) -> Weights:
     Raises:
         ConfigError: there is no such type, or it is not stored for these numbers.
     """
-    if name is not None and name not in STORED:
+    if name is not None and name not in STORED and name != TILES.name:
         raise ConfigError(unknown_name("type of weights", name, STORED))
-    found = STORED[name or real.name]
+    found = TILES if name == TILES.name else STORED[name or real.name]
     if found.size * found.together != real.size:
         raise ConfigError(
             explain(
                 f"Weights cannot be kept in {found.name} here.",
                 got=f"a layer in {real.name}",
-                expected="a layer in float32" if found.name == "bfloat16" else f"{real.name}",
+                expected="a layer in float32" if found.together == 2 else f"{real.name}",
             )
         )
     return found

@@ -7,6 +7,10 @@ Strides are in bytes, and all sizes are known at run time only.
     The weights of each block of K are packed by themselves. Where the units are no multiple of a vector, the last vector of
     each row is computed beside and copied: nothing is written behind a row.
 
+    The left factor may lie turned (``product_turned`` of `carousel.engines.cpu.tiles`): rows lie `a row` bytes apart, columns
+    `a column`, and the product is told `a step` and where the `sums` of its columns are, if they are wanted. A panel's line
+    holds `together` steps of k.
+
 ``outer``: out[n, i] = sum over r of g[r, n] * x[r, i], and sums[n] = sum over r of g[r, n] on the way.
     This is the gradient of a weight and of its bias. Nothing is turned: a tile broadcasts numbers of a row of `g` that lie side
     by side, and reads vectors of a row of `x`. A block of rows is taken at a time, whose `x` stays in the second cache; the
@@ -31,8 +35,8 @@ from carousel.engines.cpu.tiling import tiling
 from carousel.engines.cpu.vectors import I64, POINTER, Real, Value, Vectors
 
 LINEAR = (
-    "*product", "rows", "units", "K", "block", "*a", "a row", "*w", "*w last", "*out", "out row", "*bias", "chunk", "*room",
-    "room",
+    "*product", "rows", "units", "K", "block", "together", "*a", "a row", "a column", "a step", "turned", "*sums",
+    "*w", "*w last", "*out", "out row", "*bias", "chunk", "*room", "room",
 )  # fmt: skip
 OUTER = (
     "rows", "units", "inner", "*g", "g row", "*x", "x row", "*out", "out row", "*sums", "block", "*room", "room",
@@ -90,8 +94,19 @@ class _Linear(Kernel):
     def write(self) -> None:
         b, blocks, args, lanes = self.b, self.blocks, self.args, self.vec.lanes
         vectors, left = b.udiv(args["units"], whole(lanes)), b.urem(args["units"], whole(lanes))
+        size = whole(self.real.size)
         biased, ragged = self._there(args["*bias"]), b.icmp_signed("!=", left, whole(0))
-        product = Function(args["*product"], ir.FunctionType(VOID, [I64, I64, *(kind for _, kind in ARGUMENTS)]))
+        kinds = [I64, I64, *(kind for _, kind in ARGUMENTS)]
+        product = Function(args["*product"], ir.FunctionType(VOID, kinds))
+        turned = Function(args["*product"], ir.FunctionType(VOID, [*kinds, POINTER]))
+        is_turned, null = b.icmp_signed("!=", args["turned"], whole(0)), ir.Constant(POINTER, None)
+
+        def multiply(arguments: list[Value], sums: Value) -> None:
+            with blocks.only_if(is_turned):
+                b.call(turned, [*arguments, sums])
+            with blocks.only_if(b.not_(is_turned)):
+                b.call(product, arguments)
+
         room, line = blocks.at(args["*room"], blocks.times(args["room"], self.member)), whole(self.bytes)
         mask, behind = self._first(left), blocks.times(vectors, self.bytes)
         begin, stop = self._part(blocks.share(args["rows"], args["chunk"]))
@@ -105,12 +120,14 @@ class _Linear(Kernel):
                 k = blocks.times(part.index, args["block"])
                 inner = blocks.smaller(args["block"], blocks.minus(args["K"], k))
                 more = b.zext(b.or_(biased, b.icmp_signed("!=", k, whole(0))), I64)
-                pair = [inner, blocks.at(a, blocks.times(k, self.real.size)), args["a row"]]
-                weights = blocks.at(args["*w"], blocks.times(k, behind))
-                b.call(product, [rows, vectors, *pair, weights, out, args["out row"], more])
+                pair = [inner, blocks.at(a, blocks.times(k, args["a column"])), args["a step"]]
+                line_of_k = b.udiv(k, args["together"])
+                weights = blocks.at(args["*w"], blocks.times(line_of_k, behind))
+                found = b.select(self._there(args["*sums"]), blocks.at(args["*sums"], blocks.times(first, size)), null)
+                multiply([rows, vectors, *pair, weights, out, args["out row"], more], found)
                 with blocks.only_if(ragged):
-                    weights = blocks.at(args["*w last"], blocks.times(k, line))
-                    b.call(product, [rows, whole(1), *pair, weights, room, line, more])
+                    weights = blocks.at(args["*w last"], blocks.times(line_of_k, line))
+                    multiply([rows, whole(1), *pair, weights, room, line, more], null)
             with blocks.only_if(ragged), blocks.loop(whole(0), rows) as row:
                 found = self.vec.load(blocks.at(room, blocks.times(row.index, line)))
                 to = blocks.at(out, blocks.plus(blocks.times(row.index, args["out row"]), behind))
