@@ -37,7 +37,8 @@ PUBLIC = {
     """,
     "engines": "Choice EngineInfo choose engines load runnable",
     "nn": """
-        ActivationPenalty AttentionSummary ClipState GRU GRUCell InputDropout LSTM LSTMCell LastSummary Linear
+        ActivationPenalty AttentionStream AttentionSummary CausalAttention ClipState GRU GRUCell InputDropout LSTM
+        LSTMCell LastSummary Linear
         MaxSummary MeanSummary Normalise Penalty Projected RNN RNNCell Recurrent RecurrentDropout SUMMARIES
         SoftmaxLoss StateDropout Stream Summary TemporalActivationPenalty Transform VariationalDropout WeightDrop
         WeightPenalty Zoneout linear_cross_entropy pack_padded_sequence

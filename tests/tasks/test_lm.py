@@ -80,10 +80,11 @@ def test_a_window_over_the_whole_text_is_full_backpropagation(cell):
         torch.testing.assert_close(found[name], parameter.grad, rtol=1e-9, atol=1e-12)
 
 
-def test_the_loss_does_not_depend_on_the_window():
+@pytest.mark.parametrize("options", [{}, {"attention": 3, "num_layers": 2}], ids=str)
+def test_the_loss_does_not_depend_on_the_window(options):
     totals = []
     for window in (1, 4, 7, 50):
-        total, _ = gradients(make_network().train(), stream_of(window=window))
+        total, _ = gradients(make_network(**options).train(), stream_of(window=window))
         totals.append(total)
     assert np.ptp(totals) < 1e-9  # states are carried: no border is felt forwards
 
@@ -111,6 +112,15 @@ def test_gradients_stop_at_borders_unless_they_are_let_through():
             assert not torch.allclose(other.grad, wanted.grad, rtol=1e-3)
 
 
+@pytest.mark.parametrize(("layers", "place"), [(1, 1), (2, 1), (3, 2)])
+def test_attention_stands_before_the_last_recurrent_layer(layers, place):
+    network = make_network(attention=4, attention_heads=2, num_layers=layers)
+    assert [type(layer).__name__ for layer in network.layers].index("CausalAttention") == place
+    assert len(network.layers) == layers + 1
+    attention = network.layers[place]
+    assert (attention.window, attention.heads) == (4, 2)
+
+
 def test_training_and_validation_carry_states_of_their_own():
     network = make_network().train()
     windows = list(stream_of())
@@ -125,7 +135,7 @@ def test_training_and_validation_carry_states_of_their_own():
 
 
 @pytest.mark.parametrize(
-    "options", [{"random_windows": True}, {"detach": False}, {"tie_weights": False, "cell": "gru"}], ids=str
+    "options", [{"random_windows": True}, {"detach": False}, {"tie_weights": False, "cell": "gru"}, {"attention": 9}], ids=str
 )
 def test_a_run_stopped_inside_an_epoch_goes_on_bit_for_bit(tmp_path, options, monkeypatch):
     lines = sentences(60, seed=1)
@@ -302,10 +312,10 @@ def test_impossible_cutoffs_are_refused(options, said):
 # --- learning and measuring -------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
+@pytest.fixture(scope="module", params=[{}, {"attention": 6}], ids=["", "attention"])
+def model(tmp_path_factory, request):
     out = tmp_path_factory.mktemp("lm") / "run"
-    return LanguageModel(**QUICK).fit(sentences(300, seed=1), valid=sentences(30, seed=2), out=out)
+    return LanguageModel(**QUICK, **request.param).fit(sentences(300, seed=1), valid=sentences(30, seed=2), out=out)
 
 
 def test_it_learns(model):

@@ -17,10 +17,10 @@ from carousel.tasks.lm.sampling import Sampler, Sampling
 from tasks.test_lm import QUICK, sentences
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
+@pytest.fixture(scope="module", params=[{}, {"attention": 6}], ids=["", "attention"])
+def run(tmp_path_factory, request):
     out = tmp_path_factory.mktemp("lm") / "run"
-    options = QUICK | {"epochs": 8, "split": "space"}
+    options = QUICK | {"epochs": 8, "split": "space"} | request.param
     LanguageModel(**options).fit(sentences(200, seed=1), valid=sentences(30, seed=2), out=out)
     return out
 

@@ -12,6 +12,7 @@ from carousel.graph.transforms import (
     WeightDrop,
     Zoneout,
 )
+from carousel.nn.attention import AttentionStream, CausalAttention
 from carousel.nn.linear import Linear
 from carousel.nn.losses import SoftmaxLoss, linear_cross_entropy
 from carousel.nn.packed import pack_padded_sequence, pad_packed_sequence
@@ -28,7 +29,9 @@ __all__ = [
     "RNN",
     "SUMMARIES",
     "ActivationPenalty",
+    "AttentionStream",
     "AttentionSummary",
+    "CausalAttention",
     "ClipState",
     "GRUCell",
     "InputDropout",

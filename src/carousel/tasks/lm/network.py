@@ -12,6 +12,7 @@ from carousel.data.token_stream import IGNORED, Window
 from carousel.errors import ConfigError, explain
 from carousel.nn import (
     ActivationPenalty,
+    CausalAttention,
     Linear,
     Recurrent,
     TemporalActivationPenalty,
@@ -50,10 +51,12 @@ class LanguageNetwork(nn.Module):
         self.embedding = nn.Embedding(vocab_size, options.embedding_size)
         sizes = [options.embedding_size]
         self.layers = nn.ModuleList()
-        for hidden in options.hidden_sizes:
+        for number, hidden in enumerate(options.hidden_sizes, start=1):
             layer = Recurrent(cell, sizes[-1], hidden, transforms=cell_transforms(options), engine=options.engine)
             self.layers.append(layer)
             sizes.append(layer.output_size)
+            if options.attention and number == max(1, options.num_layers - 1):
+                self.layers.append(CausalAttention(sizes[-1], options.attention, heads=options.attention_heads))
         features = options.embedding_size if options.tie_weights else sizes[-1]
         self.projection = Linear(sizes[-1], features) if features != sizes[-1] else None
         self.adaptive = None if options.cutoffs is None else _adaptive(features, vocab_size, options.cutoffs)
@@ -196,7 +199,7 @@ class LanguageNetwork(nn.Module):
 
     def _checked(self, state: Any) -> State:
         layers = [[*part] for part in state]
-        starts = [cast(Recurrent, layer).initial_state(1) for layer in self.layers]
+        starts = [cast(Any, layer).initial_state(1) for layer in self.layers]
         wanted = [[tuple(tensor.shape[2:]) for tensor in _parts(start)] for start in starts]
         found = [[tuple(tensor.shape[2:]) for tensor in part] for part in layers]
         if found != wanted:
@@ -217,10 +220,13 @@ class LanguageNetwork(nn.Module):
         x = self._drop(self._embed(tokens.mT.contiguous()), opts.input_dropout)  # (T, B, E)
         raw = x
         for number, layer in enumerate(self.layers):
-            raw, left = layer(x, None if state is None else state[number], lengths)
+            x, left = layer(x, None if state is None else state[number], lengths)
             after.append(left)
+            raw = raw if isinstance(layer, CausalAttention) else x
             last = number + 1 == len(self.layers)
-            x = self._drop(raw, opts.output_dropout if last else opts.dropout)
+            # What attention compares is whole: features are dropped behind it.
+            if last or not isinstance(self.layers[number + 1], CausalAttention):
+                x = self._drop(x, opts.output_dropout if last else opts.dropout)
         return (x if self.projection is None else self.projection(x)), raw, tuple(after)
 
     def _embed(self, tokens: Tensor) -> Tensor:

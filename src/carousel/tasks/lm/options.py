@@ -23,6 +23,9 @@ class LanguageModelOptions:
         hidden_size: units of a layer, or a list with one number for each layer.
         num_layers: recurrent layers on top of each other.
         embedding_size: features of an embedded token.
+        attention: steps back that an attention before the last recurrent layer (behind it, if it is the only one) reaches; 0
+            for none.
+        attention_heads: independent attentions there.
         tie_weights: the output layer's weights are those of the embedding; between different sizes stands a linear layer.
         cutoffs: adaptive softmax, for many words: the tokens up to the first number, the most frequent, are predicted directly,
             those up to the next through a layer a quarter as wide, and so on; null predicts all directly.
@@ -59,6 +62,8 @@ class LanguageModelOptions:
     hidden_size: int | list[int] = field(default=256, metadata=within("network", at_least=1))
     num_layers: int = field(default=1, metadata=within("network", at_least=1))
     embedding_size: int = field(default=256, metadata=within("network", at_least=1))
+    attention: int = field(default=0, metadata=within("network", at_least=0))
+    attention_heads: int = field(default=1, metadata=within("network", at_least=1))
     tie_weights: bool = field(default=True, metadata=within("network"))
     cutoffs: list[int] | None = field(default=None, metadata=within("network"))
     init_range: float | None = field(default=None, metadata=within("network", at_least=0))
