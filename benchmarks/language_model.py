@@ -1,11 +1,12 @@
 """A whole training step of a small language model: ours against the same script with torch's layers.
 
 The model is that of Zaremba et al. (2014), small: 10,000 words, 2 layers of 200, windows of 20 steps for 20 rows; a step is
-embedding, layers, output, loss, backward pass, clipping and plain descent, with states carried on. Everyone has the same
-optimizer, clipping and windows. First it is checked that all compute the same: equal weights give equal losses and gradients,
-window after window. (After a step they differ a little: torch's LSTM has two biases where ours has one, and plain descent
-moves both.) The check is always made with exact float32 products; ``--matmul_precision medium`` lets everybody's large
-products round what they multiply to bfloat16 while it is timed, which a CPU with AMX does about five times as fast.
+embedding, layers, output, loss, backward pass, clipping and plain descent, with states carried on. Our network's step is
+what our trainer does; all others clip with `clip_grad_norm_` and step with torch's fused SGD. First it is checked that all
+compute the same: equal weights give equal losses and gradients, window after window. (After a step they differ a little:
+torch's LSTM has two biases where ours has one, and plain descent moves both.) The check is always made with exact float32
+products; ``--matmul_precision medium`` lets everybody's large products round what they multiply to bfloat16 while it is timed,
+which a CPU with AMX does about five times as fast.
 
     python benchmarks/language_model.py --threads 1,2
     python benchmarks/language_model.py --threads 1,2 --matmul_precision medium
@@ -38,6 +39,8 @@ from carousel.data.token_stream import TokenStream, Window
 from carousel.export import to_torch
 from carousel.tasks.lm import LanguageModelOptions
 from carousel.tasks.lm.network import LanguageNetwork
+from carousel.training import TrainingConfig
+from carousel.training.optim import build_optimizer, clip_gradients, shrinking
 
 RATE, CLIP = 20.0, 0.25
 TOLERANCE = 1e-4  # of a loss; float32, measured differences are below 2e-6
@@ -190,6 +193,8 @@ def clone(network: LanguageNetwork) -> LanguageNetwork:
 
 def stepper(model: nn.Module, windows: Sequence[Window]) -> Callable[[], float]:
     """Runs one training step after another, and returns the loss of each."""
+    if isinstance(model, Ours):
+        return our_stepper(model, windows)
     parameters = list(model.parameters())
     optimizer = torch.optim.SGD(parameters, lr=RATE, fused=True)
     at = 0
@@ -200,6 +205,29 @@ def stepper(model: nn.Module, windows: Sequence[Window]) -> Callable[[], float]:
         loss = model.loss(windows[at % len(windows)])
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, CLIP)
+        optimizer.step()
+        at += 1
+        return loss.item()
+
+    return step
+
+
+def our_stepper(model: Ours, windows: Sequence[Window]) -> Callable[[], float]:
+    """The same as our trainer does it: the rows of a window alone of the embedding's gradient, clipping within the rate."""
+    config = TrainingConfig(optimizer="sgd", lr=RATE, clip_norm=CLIP)
+    parameters = list(model.parameters())
+    model.network.embedding.sparse = True
+    optimizer = build_optimizer(config, parameters, sparse=[model.network.embedding.weight])
+    at = 0
+
+    def step() -> float:
+        nonlocal at
+        optimizer.zero_grad()
+        loss = model.loss(windows[at % len(windows)])
+        loss.backward()
+        rate = RATE * shrinking(clip_gradients(parameters, value=None, norm=None), CLIP)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
         optimizer.step()
         at += 1
         return loss.item()

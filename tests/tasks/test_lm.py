@@ -19,6 +19,7 @@ from carousel.tasks.lm import LanguageModelOptions
 from carousel.tasks.lm.inputs import Joiner, LanguageInputs
 from carousel.tasks.lm.network import LanguageNetwork
 from carousel.tasks.registry import recipe
+from carousel.training import optim
 
 QUICK = {
     "hidden_size": 12, "embedding_size": 12, "batch_size": 4, "bptt": 8, "epochs": 4, "lr": 0.02, "input_dropout": 0.0,
@@ -114,11 +115,11 @@ def test_gradients_stop_at_borders_unless_they_are_let_through():
 
 @pytest.mark.parametrize(("layers", "place"), [(1, 1), (2, 1), (3, 2)])
 def test_attention_stands_before_the_last_recurrent_layer(layers, place):
-    network = make_network(attention=4, attention_heads=2, num_layers=layers)
+    network = make_network(attention=4, attention_heads=2, attention_size=3, num_layers=layers)
     assert [type(layer).__name__ for layer in network.layers].index("CausalAttention") == place
     assert len(network.layers) == layers + 1
     attention = network.layers[place]
-    assert (attention.window, attention.heads) == (4, 2)
+    assert (attention.window, attention.heads, attention.head_size) == (4, 2, 3)
 
 
 def test_training_and_validation_carry_states_of_their_own():
@@ -135,7 +136,15 @@ def test_training_and_validation_carry_states_of_their_own():
 
 
 @pytest.mark.parametrize(
-    "options", [{"random_windows": True}, {"detach": False}, {"tie_weights": False, "cell": "gru"}, {"attention": 9}], ids=str
+    "options",
+    [
+        {"random_windows": True},
+        {"detach": False},
+        {"tie_weights": False, "cell": "gru"},
+        {"attention": 9},
+        {"optimizer": "sgd", "tie_weights": False},
+    ],
+    ids=str,
 )
 def test_a_run_stopped_inside_an_epoch_goes_on_bit_for_bit(tmp_path, options, monkeypatch):
     lines = sentences(60, seed=1)
@@ -159,6 +168,32 @@ def test_a_run_stopped_inside_an_epoch_goes_on_bit_for_bit(tmp_path, options, mo
     for name, tensor in whole.network_.state_dict().items():
         assert torch.equal(tensor, parts.network_.state_dict()[name]), name
     assert [row["valid_loss"] for row in parts.result_.history] == [row["valid_loss"] for row in whole.result_.history]
+
+
+@pytest.mark.parametrize(
+    "options", [{"tie_weights": False}, {"tie_weights": True}, {"tie_weights": False, "momentum": 0.5}], ids=str
+)
+def test_rows_that_a_batch_does_not_have_are_left_alone(tmp_path, options, monkeypatch):
+    """Plain descent, with gradients of an embedding's rows and with whole ones."""
+    seen, weights = set(), []
+    measure = LanguageNetwork.measure
+
+    def watched(self, window):
+        if self.training:
+            seen.add(self.embedding.sparse)
+        return measure(self, window)
+
+    monkeypatch.setattr(network_module.LanguageNetwork, "measure", watched)
+    lines = sentences(60, seed=1)
+    settings = QUICK | {"epochs": 2, "optimizer": "sgd", "lr": 5.0, "clip_norm": 0.3, "random_windows": True, **options}
+    for number, many in enumerate((1, 1 << 19)):
+        monkeypatch.setattr(optim, "MANY", many)
+        model = LanguageModel(**settings).fit(lines, valid=lines[:9], out=tmp_path / str(number))
+        weights.append(model.network_.state_dict())
+        assert not model.network_.embedding.sparse
+    assert seen == ({True, False} if options == {"tie_weights": False} else {False})
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(tensor, weights[1][name], rtol=1e-4, atol=1e-5)
 
 
 def test_a_state_of_another_size_is_refused():

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from carousel.training.config import OPTIMIZERS, TrainingConfig
-from carousel.training.optim import build_optimizer, clip_gradients
+from carousel.training.optim import build_optimizer, clip_gradients, shrinking
 from training.toy import toy_model, toy_train
 
 
@@ -59,3 +59,19 @@ def test_frozen_parameters_stay_out_of_the_optimizer():
     model = toy_model()
     model.net[0].requires_grad_(False)
     assert len(build_optimizer(TrainingConfig(), model.parameters()).param_groups[0]["params"]) == 2
+
+
+def test_a_norm_within_the_bound_shrinks_nothing():
+    assert shrinking(torch.tensor(2.0), None) == 1.0
+    assert shrinking(torch.tensor(2.0), 3.0) == 1.0
+    assert shrinking(torch.tensor(6.0), 3.0) == pytest.approx(0.5)
+
+
+def test_sparse_gradients_are_a_group_of_their_own():
+    model = toy_model()
+    parameters = list(model.parameters())
+    dense, sparse = build_optimizer(TrainingConfig(optimizer="sgd"), parameters, sparse=parameters[:1]).param_groups
+    assert len(dense["params"]) == len(parameters) - 1
+    assert dense["fused"]
+    assert sparse["params"][0] is parameters[0]
+    assert not sparse["fused"]

@@ -20,6 +20,7 @@ from carousel.training.distributed import Shares, process_count
 from carousel.training.generators import own_generators
 from carousel.training.interrupts import Interrupted, StopRequest, stop_on_sigint
 from carousel.training.learning_rate import settle_rate
+from carousel.training.optim import sparse_gradients
 from carousel.training.processes import Worker, as_worker, check_worker, this_worker, with_workers
 from carousel.training.quiet import quiet
 from carousel.training.result import Batches, TrainableModel, TrainingResult
@@ -117,7 +118,8 @@ def train(
         elif config.lr == "auto":
             config = replace(config, lr=settle_rate(model, train_batches, config, run_dir, saved))
         run = _Run(model, config, run_dir, device, request, worker, pictures, threads)
-        return run.go(train_batches, valid_batches, monitor, mode, saved)
+        with sparse_gradients(model, config, device) if process_count(config) == 1 else nullcontext():
+            return run.go(train_batches, valid_batches, monitor, mode, saved)
 
 
 class _Run:

@@ -20,7 +20,7 @@ from carousel.training.blame import bad_gradient, bad_gradient_read_late, bad_lo
 from carousel.training.config import TrainingConfig
 from carousel.training.distributed import Ranks, measure_share
 from carousel.training.feed import NOTHING_LEFT
-from carousel.training.optim import build_optimizer, clip_gradients
+from carousel.training.optim import build_optimizer, clip_gradients, descends_plainly, shrinking
 from carousel.training.result import Measured, TrainableModel
 from carousel.training.schedules import Schedule
 from carousel.training.tally import Tally
@@ -70,6 +70,7 @@ class Module(LightningModule):
         self._saved: dict[str, Any] = {}
         self._with_gradient: list[Tensor] = []
         self._scaler: Any = None
+        self._plain = False
         self._optimizer: Optimizer
         self._schedule: Schedule
         self._full_precision: Callable[[], AbstractContextManager[Any]] = nullcontext
@@ -131,7 +132,9 @@ class Module(LightningModule):
         """Make the optimizer, on the device of the run."""
         self._with_gradient = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self._scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        self._optimizer = build_optimizer(self.config, self._with_gradient, scaled=self._scaler is not None)
+        sparse = [part.weight for part in self.model.modules() if isinstance(part, nn.Embedding) and part.sparse]
+        self._optimizer = build_optimizer(self.config, self._with_gradient, scaled=self._scaler is not None, sparse=sparse)
+        self._plain = self._scaler is None and self.device.type == "cpu" and descends_plainly(self.config)
         if self.trainer.world_size > 1:
             self.ranks = Ranks(self.trainer.global_rank, self.trainer.world_size, self.device)
             self._weighted = True
@@ -264,13 +267,16 @@ class Module(LightningModule):
             self.ranks.average_gradients(self._with_gradient, self._weight)
         if self._scaler is not None:
             self._scaler.unscale_(self._optimizer)
-        norm = clip_gradients(self._with_gradient, value=self.config.clip_value, norm=self.config.clip_norm)
-        rates = [group["lr"] for group in self._optimizer.param_groups]
-        if self._rate != 1.0:
-            for group in self._optimizer.param_groups:
-                group["lr"] *= self._rate
+        bound = None if self._plain else self.config.clip_norm
+        norm = clip_gradients(self._with_gradient, value=self.config.clip_value, norm=bound)
         if self._scaler is None:
             self._check_gradient(norm)
+        rate = self._rate * (shrinking(norm, self.config.clip_norm) if self._plain else 1.0)
+        rates = [group["lr"] for group in self._optimizer.param_groups]
+        if rate != 1.0:
+            for group in self._optimizer.param_groups:
+                group["lr"] *= rate
+        if self._scaler is None:
             self._optimizer.step()
         else:
             self._scaler.step(self._optimizer)
@@ -278,9 +284,9 @@ class Module(LightningModule):
         self._optimizer.zero_grad()
         self._waiting = 0
         self.steps += 1
-        if self._rate != 1.0:
-            for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate
+        if rate != 1.0:
+            for group, before in zip(self._optimizer.param_groups, rates, strict=True):
+                group["lr"] = before
         self.lr = self._optimizer.param_groups[0]["lr"]
         self._schedule.after_step()
         if self._average is not None:

@@ -37,10 +37,11 @@ class Measured:
 class TrainableModel(Protocol):
     """A ``torch.nn.Module`` with one method more. It decides what the loss and the metrics are.
 
-    Three further methods are used where a model has them. ``run_state()`` gives what it carries from batch to batch beside
+    Four further methods are used where a model has them. ``run_state()`` gives what it carries from batch to batch beside
     its weights (plain values and tensors), which checkpoints keep, and ``load_run_state(state)`` takes it over, raising
     ValueError if it is none of its own. ``derive(means)`` gives numbers that follow from the means of an epoch, by name,
-    for its row; a metric whose name begins with ``_`` is for ``derive`` alone and in no row.
+    for its row; a metric whose name begins with ``_`` is for ``derive`` alone and in no row. ``lone_embeddings()`` lists the
+    embeddings whose weights nothing else uses: plain descent then touches the rows of a batch alone.
     """
 
     def measure(self, batch: Any) -> Measured:

@@ -56,7 +56,8 @@ class LanguageNetwork(nn.Module):
             self.layers.append(layer)
             sizes.append(layer.output_size)
             if options.attention and number == max(1, options.num_layers - 1):
-                self.layers.append(CausalAttention(sizes[-1], options.attention, heads=options.attention_heads))
+                heads, size = options.attention_heads, options.attention_size
+                self.layers.append(CausalAttention(sizes[-1], options.attention, heads=heads, head_size=size))
         features = options.embedding_size if options.tie_weights else sizes[-1]
         self.projection = Linear(sizes[-1], features) if features != sizes[-1] else None
         self.adaptive = None if options.cutoffs is None else _adaptive(features, vocab_size, options.cutoffs)
@@ -163,6 +164,10 @@ class LanguageNetwork(nn.Module):
     def derive(self, means: Mapping[str, float]) -> dict[str, float]:
         """What follows from the means of an epoch: the perplexity."""
         return {"perplexity": float(torch.tensor(means["loss"], dtype=torch.float64).exp())} if "loss" in means else {}
+
+    def lone_embeddings(self) -> list[nn.Embedding]:
+        """The embeddings whose weights nothing else uses."""
+        return [] if self.output is None and self.adaptive is None else [self.embedding]
 
     def run_state(self) -> dict[str, Any]:
         """What training carries from window to window, for a checkpoint inside an epoch."""

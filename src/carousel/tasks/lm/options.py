@@ -26,6 +26,7 @@ class LanguageModelOptions:
         attention: steps back that an attention before the last recurrent layer (behind it, if it is the only one) reaches; 0
             for none.
         attention_heads: independent attentions there.
+        attention_size: features of a head's queries, keys and values; null for half the layer's, shared among the heads.
         tie_weights: the output layer's weights are those of the embedding; between different sizes stands a linear layer.
         cutoffs: adaptive softmax, for many words: the tokens up to the first number, the most frequent, are predicted directly,
             those up to the next through a layer a quarter as wide, and so on; null predicts all directly.
@@ -64,6 +65,7 @@ class LanguageModelOptions:
     embedding_size: int = field(default=256, metadata=within("network", at_least=1))
     attention: int = field(default=0, metadata=within("network", at_least=0))
     attention_heads: int = field(default=1, metadata=within("network", at_least=1))
+    attention_size: int | None = field(default=None, metadata=within("network", at_least=1))
     tie_weights: bool = field(default=True, metadata=within("network"))
     cutoffs: list[int] | None = field(default=None, metadata=within("network"))
     init_range: float | None = field(default=None, metadata=within("network", at_least=0))
