@@ -6,7 +6,7 @@ what our trainer does; all others clip with `clip_grad_norm_` and step with torc
 compute the same: equal weights give equal losses and gradients, window after window. (After a step they differ a little:
 torch's LSTM has two biases where ours has one, and plain descent moves both.) The check is always made with exact float32
 products; ``--matmul_precision medium`` lets everybody's large products round what they multiply to bfloat16 while it is timed,
-which a CPU with AMX does about five times as fast.
+which a CPU with AMX does about five times as fast; ``low`` lets our loops over time do so, too (torch's are exact).
 
     python benchmarks/language_model.py --threads 1,2
     python benchmarks/language_model.py --threads 1,2 --matmul_precision medium
@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from carousel.bench.compare import torch_threads
 from carousel.bench.torch_loops import WRITTEN, loop
 from carousel.cells import CELLS
 from carousel.data.token_stream import TokenStream, Window
+from carousel.engines.cpu.outside import rounded_loops
 from carousel.export import to_torch
 from carousel.tasks.lm import LanguageModelOptions
 from carousel.tasks.lm.network import LanguageNetwork
@@ -269,8 +271,9 @@ def measure(row: Row, threads: int, repeats: int, sizes: tuple[int, int, int, in
         check(row.what, *models.values(), windows)
         steps = {name: stepper(model, windows) for name, model in models.items()}
         progress(f"{row.what}, {threads} thread(s)")
-        torch.set_float32_matmul_precision(precision)
-        taken = interleaved(steps, repeats)
+        torch.set_float32_matmul_precision("medium" if precision == "low" else precision)
+        with rounded_loops() if precision == "low" else nullcontext():
+            taken = interleaved(steps, repeats)
         torch.set_float32_matmul_precision("highest")
     found = {name: Spread.of(values) for name, values in taken.items()}
     times = ratios(taken["theirs"], taken["ours"])
@@ -284,7 +287,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--threads", default="1", help="numbers of threads, with commas")
     parser.add_argument("--repeats", type=int, default=21)
-    parser.add_argument("--matmul_precision", default="highest", choices=["highest", "high", "medium"])
+    parser.add_argument("--matmul_precision", default="highest", choices=["highest", "high", "medium", "low"])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, one round: whether all runs and is right")
     given = parser.parse_args()

@@ -71,3 +71,9 @@ def test_a_wrong_result_stops_the_benchmark(tmp_path):
     done = run(spoiled)
     assert done.returncode != 0
     assert "is wrong, relative error" in done.stderr
+
+
+def test_rounded_layers_run_and_are_right():
+    done = run(KERNELS.with_name("rounded.py"), "--quick")
+    assert done.returncode == 0, done.stderr
+    assert "all results are right" in done.stdout or "no tiles" in done.stdout

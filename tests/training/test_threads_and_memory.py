@@ -41,8 +41,9 @@ def fitted(threads, **options):
         {"cell": "lstm", "hidden_size": 72, "embedding_size": 50},
         {"cell": "gru", "hidden_size": 24, "embedding_size": 17, "summary": "last", "clip_norm": 0.1},
         {"cell": "lstm", "hidden_size": 96, "embedding_size": 80, "matmul_precision": "medium"},
+        {"cell": "lstm", "hidden_size": 96, "embedding_size": 80, "matmul_precision": "low"},
     ],
-    ids=["lstm with attention", "gru", "rounded products"],
+    ids=["lstm with attention", "gru", "rounded products", "rounded loops"],
 )
 def test_one_and_two_threads_train_the_same_bits(options):
     (one, rows), (two, rows_of_two) = (fitted(threads, **options) for threads in (1, 2))

@@ -27,7 +27,7 @@ SCHEDULES = ("constant", "cosine", "one_cycle", "plateau", "step")
 # Those laid out for a number of steps, so that a run cannot be made longer when it is resumed.
 PLANNED_SCHEDULES = ("cosine", "one_cycle")
 AVERAGES = ("ema", "none", "nt_asgd", "swa")
-MATMUL_PRECISIONS = ("high", "highest", "medium")
+MATMUL_PRECISIONS = ("high", "highest", "low", "medium")
 PRECISIONS = ("16-mixed", "16-true", "32-true", "64-true", "bf16-mixed", "bf16-true")
 LOGGERS = ("comet", "csv", "mlflow", "tensorboard", "wandb")
 # Options that may change when a run is resumed. Any other would make it another run.
@@ -113,7 +113,8 @@ class TrainingConfig:
             null for 32-true.
         matmul_precision: what large products in float32 may do, as torch.set_float32_matmul_precision has it: highest is
             exact; medium rounds what is multiplied to bfloat16, and high to TF32, where the device has units for it (AMX in
-            a CPU, tensor cores), and adds up in float32. A CPU with AMX does them about five times as fast.
+            a CPU, tensor cores), and adds up in float32. A CPU with AMX does them about five times as fast. low is medium that
+            reaches into the loops of the recurrent layers (CPUs with AMX).
         trainer: further options of Lightning's Trainer by their names there, such as devices or limit_train_batches.
         logger: also send the rows of metrics.csv to this logger of Lightning: csv, tensorboard, wandb, mlflow, or comet;
             null for none.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
+from carousel.engines import engines
 from carousel.errors import CarouselError, ConfigError, explain, unknown_name
 from carousel.files import writing
 from carousel.training.checkpoint import load_weights
@@ -257,11 +258,20 @@ def _threads(number: int) -> Iterator[None]:
 def _products(precision: str) -> Iterator[None]:
     """How exact float32 products are."""
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision)
+    torch.set_float32_matmul_precision("medium" if precision == "low" else precision)
     try:
-        yield
+        with _rounded_loops() if precision == "low" else nullcontext():
+            yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def _rounded_loops() -> AbstractContextManager[None]:
+    if not any(info.name == "cpu" and info.usable for info in engines()):
+        return nullcontext()
+    from carousel.engines.cpu import outside
+
+    return outside.rounded_loops()
 
 
 def _same_bits(model: nn.Module, device: str) -> AbstractContextManager[None]:

@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import math
 import os
 from contextlib import nullcontext
 
@@ -100,6 +101,15 @@ def test_an_outer_product_and_its_sums_are_numpys(rows, units, inner, dtype, gap
     close(own.outer(g, x, total), sizes(g.mT, x), rows)
     if summed:
         close(total, (g.double().sum(0), g.double().abs().sum(0)), rows)
+
+
+@given(st.integers(1, 5000), st.integers(1, 8), st.integers(1, 300), st.sampled_from([8, 16]))
+def test_chunks_are_whole_tiles_and_members_have_about_as_many_rows(rows, members, most, tile):
+    chunk = own._chunk(rows, members, most, tile)
+    assert chunk % tile == 0
+    assert chunk <= max(tile, most)
+    each = math.ceil(math.ceil(rows / chunk) / members)  # chunks of the first member
+    assert each * chunk <= rows / members + each * tile + chunk
 
 
 def test_blocks_of_a_long_sum_do_not_change_a_bit(monkeypatch):

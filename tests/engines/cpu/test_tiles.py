@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carousel.cells import CELLS
-from carousel.engines.cpu import own, tiles
+from carousel.engines.cpu import outside, own, tiles
 from carousel.engines.cpu.compile import assembly, load, object_code
 from carousel.engines.cpu.target import target
 from carousel.engines.cpu.weights import TILES
@@ -24,7 +24,8 @@ WORD, POINTER = ctypes.c_int64, ctypes.c_void_p
 def medium():
     before = torch.get_float32_matmul_precision(), torch.get_num_threads()
     torch.set_float32_matmul_precision("medium")
-    yield
+    with outside.rounded_loops():
+        yield
     torch.set_float32_matmul_precision(before[0])
     torch.set_num_threads(before[1])
 
@@ -166,3 +167,16 @@ def test_a_softmax_loss_in_tiles_is_near_the_exact_one():
     assert abs(loss.item() - exact.item()) < 0.01 * exact.item()
     for got, wanted in zip(torch.autograd.grad(loss, tensors), want, strict=True):
         assert (got - wanted).abs().max() <= 0.03 * wanted.abs().max()
+
+
+@needs_tiles
+@pytest.mark.usefixtures("medium")
+def test_loops_are_exact_unless_they_were_let_round(monkeypatch):
+    torch.manual_seed(0)
+    layer, x = Recurrent(CELLS["lstm"](), 8, 24), torch.randn(9, 20, 8)  # products around the loop are small: exact
+    rounded = layer(x)[0]
+    monkeypatch.setattr(outside, "_loops", False)
+    exact = layer(x)[0]
+    torch.set_float32_matmul_precision("highest")
+    assert torch.equal(layer(x)[0], exact)
+    assert not torch.equal(rounded, exact)

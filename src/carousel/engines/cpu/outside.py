@@ -137,6 +137,25 @@ def rounded() -> bool:
     return torch.get_float32_matmul_precision() == "medium" and own.has_tiles()
 
 
+def rounded_in_loops() -> bool:
+    """Whether the products of the loops over time are rounded as well."""
+    return _loops and rounded()
+
+
+@contextmanager
+def rounded_loops() -> Iterator[None]:
+    """Round the products of the loops over time, too, wherever float32 products may be rounded.
+
+    States pass through them again and again: a layer is two to three times as fast, and a language model learned 1 % worse.
+    """
+    global _loops
+    before, _loops = _loops, True
+    try:
+        yield
+    finally:
+        _loops = before
+
+
 @contextmanager
 def same_bits() -> Iterator[None]:
     """Compute inside with the same bits for any number of threads, and in every process on this kind of machine.
@@ -160,6 +179,7 @@ def fixed() -> bool:
 
 
 _fixed = False
+_loops = False
 
 
 # --- the choice -------------------------------------------------------------------------------------------------------

@@ -82,10 +82,10 @@ def _multiply(x: _Left, w: Tensor, b: Tensor | None, out: Tensor, kept: str | No
     if 1 not in w.stride():
         w = w.contiguous()
     strides = w.stride(0) * size, w.stride(1) * size
-    tile, block = rows_of_a_tile(target(), weights), K if K <= 3 * _INNER // 2 else _INNER
-    chunk = max(1, min(_MOST_ROWS, second_level_cache() // 4 // (block * size)) // tile) * tile
+    tile = tiles.SIDE if kept == TILES.name else rows_of_a_tile(target(), weights)
+    block = K if K <= 3 * _INNER // 2 else _INNER
     members = _members(2.0 * x.rows * K * units, -(-x.rows // tile))
-    chunk = min(chunk, -(-x.rows // members))
+    chunk = _chunk(x.rows, members, min(_MOST_ROWS, second_level_cache() // 4 // (block * size)), tile)
     packed, used = reserve(0, vectors * weights.rows(K) * step)
     last, used = reserve(used, weights.rows(K) * step)
     place, used = reserve(used, chunk * step * members)
@@ -103,6 +103,13 @@ def _multiply(x: _Left, w: Tensor, b: Tensor | None, out: Tensor, kept: str | No
     threads.run([(_around(real).address("linear"), words.ctypes.data)], members)
     workspace.close()
     return out
+
+
+def _chunk(rows: int, members: int, most: int, tile: int) -> int:
+    """Rows of a chunk: whole tiles, and about as many for every member (400 in chunks of 128 would be 256 and 144)."""
+    most = max(1, most // tile) * tile
+    each = -(-rows // members)
+    return min(-(-each // -(-each // most) // tile) * tile, most)
 
 
 def linear(x: Tensor, w: Tensor, b: Tensor | None, out: Tensor, *, rounded: bool = False) -> Tensor:

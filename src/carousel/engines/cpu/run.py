@@ -300,7 +300,7 @@ def run_together(
     """
     if (
         weights is None
-        and outside.rounded()
+        and outside.rounded_in_loops()
         and all(next(iter(what.carried.values())).dtype is torch.float32 for _, what in begun)
     ):
         weights = TILES.name
